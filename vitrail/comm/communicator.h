@@ -1,0 +1,87 @@
+#pragma once
+/// A group of ranks that exchange buffers.
+///
+/// A group of one is valid: every collective then copies or returns at once, so callers never test for it.
+/// Order      every rank of a group issues the same collectives in the same order.
+/// Stream     `stream` is a cudaStream_t for device buffers (work is queued on it) and ignored for host buffers.
+/// Memory     buffers stay alive and untouched until the returned Work is done.
+/// Errors     CommError naming group, collective and peer; after abort() every call throws it.
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "vitrail/core/dtype.h"
+
+namespace vitrail::comm {
+
+using Stream = void*;
+
+struct Buffer {
+  void* data = nullptr;
+  int64_t count = 0;
+  core::DType dtype = core::DType::f32;
+  int64_t bytes() const { return count * core::size_bytes(dtype); }
+};
+
+enum class Reduce { sum, average, max, min };
+
+/// A collective under way. wait() returns when the result may be read by the host (host buffers) or by work queued
+/// later on the stream (device buffers). Movable; the destructor waits.
+class Work {
+ public:
+  Work() = default;
+  explicit Work(std::function<void()> finish) : finish_(std::move(finish)) {}
+  Work(Work&& other) noexcept : finish_(std::move(other.finish_)) { other.finish_ = nullptr; }
+  Work& operator=(Work&& other) noexcept;
+  ~Work();
+  void wait();
+
+ private:
+  std::function<void()> finish_;
+};
+
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+  /// "self", "thread", "mpi", "nccl".
+  virtual std::string backend() const = 0;
+
+  virtual Work all_reduce(Buffer inout, Reduce op, Stream stream = nullptr) = 0;
+  /// out.count == size() * in.count
+  virtual Work all_gather(Buffer in, Buffer out, Stream stream = nullptr) = 0;
+  /// in.count == size() * out.count
+  virtual Work reduce_scatter(Buffer in, Buffer out, Reduce op, Stream stream = nullptr) = 0;
+  virtual Work broadcast(Buffer inout, int root, Stream stream = nullptr) = 0;
+  /// in.count == out.count, both multiples of size()
+  virtual Work all_to_all(Buffer in, Buffer out, Stream stream = nullptr) = 0;
+  virtual Work send(Buffer in, int to, Stream stream = nullptr) = 0;
+  virtual Work receive(Buffer out, int from, Stream stream = nullptr) = 0;
+  virtual void barrier() = 0;
+
+  /// Ranks that pass the same color form a group, ordered by key. Every rank of this group must call it.
+  virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
+  /// Wakes every rank that waits, here and on the peers; later calls throw CommError.
+  virtual void abort() noexcept = 0;
+};
+
+/// A group of one.
+std::unique_ptr<Communicator> self_communicator();
+
+/// Runs `body` on `size` threads, each with its own rank of one group; rethrows the first exception after aborting the
+/// others. For tests of anything that takes a Communicator.
+void run_thread_group(int size, const std::function<void(Communicator&)>& body);
+
+// Small conveniences on host values, used by the training loop.
+double sum(Communicator& group, double value);
+double max(Communicator& group, double value);
+/// True on every rank iff true on all.
+bool all_agree(Communicator& group, bool value);
+/// Every rank's bytes, in rank order.
+std::vector<std::string> gather_strings(Communicator& group, const std::string& mine);
+
+}  // namespace vitrail::comm

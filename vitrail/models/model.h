@@ -1,0 +1,57 @@
+#pragma once
+/// What every model offers to training, evaluation and parallelism. A model knows nothing of ranks.
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "vitrail/config/recipe.h"
+#include "vitrail/data/batch.h"
+#include "vitrail/nn/draws.h"
+#include "vitrail/nn/module.h"
+#include "vitrail/nn/stack.h"
+
+namespace vitrail::models {
+
+struct Output {
+  at::Tensor output;  // vit: logits [B, classes]; mae: prediction [B, L, S]; fp32
+  at::Tensor loss;    // scalar fp32, mean over the batch; undefined when the batch lacks what it needs
+  at::Tensor mask;    // mae: [B, L], 1 = hidden
+  std::map<std::string, at::Tensor> taps;
+};
+
+/// Parameters that are gathered, reduced and updated together: one block, or one end.
+struct UnitSpec {
+  std::string name;                          // "blocks.3", "embed", "head", "decoder_blocks.0"
+  std::vector<nn::NamedTensor> parameters;   // full names
+  nn::Stack* stack = nullptr;                // the stack whose backward(i) completes the unit; null for ends
+  int block = -1;
+};
+
+class Model : public nn::Module {
+ public:
+  /// One pass. `taps` names intermediate results to return (docs/models.md lists them per model).
+  virtual Output forward(const data::Batch& batch, const nn::Draws& draws,
+                         const std::vector<std::string>& taps = {}) = 0;
+  /// Every parameter in exactly one unit, in the order in which forward uses them.
+  virtual std::vector<UnitSpec> units() = 0;
+  virtual std::vector<nn::Stack*> stacks() = 0;
+  /// Multiply-adds count two; forward and backward of one sample, recompute not counted: 6 N T + 12 T^2 d L over the
+  /// trunks (N trunk parameters, T tokens, d width, L layers).
+  virtual double train_flops_per_sample() const = 0;
+  /// Tokens of one sample that pass through the (first) trunk.
+  virtual int64_t tokens_per_sample() const = 0;
+};
+
+/// Builds and initialises the model of a recipe on the CPU in fp32; initial values are a function of (seed, parameter
+/// name, element).
+std::shared_ptr<Model> make_model(const config::Model& options, uint64_t seed);
+
+/// True for weights that decay: matrices of linear and patch layers; false for biases, norms, LayerScale, class,
+/// mask and register tokens and position tables.
+bool decays(const std::string& name, const at::Tensor& parameter);
+
+}  // namespace vitrail::models

@@ -1,0 +1,21 @@
+#pragma once
+/// Where a forward pass takes its random numbers from: the run's seed, the step, and the samples' global indices.
+
+#include <cstdint>
+
+#include <ATen/core/Tensor.h>
+
+#include "vitrail/core/philox.h"
+
+namespace vitrail::nn {
+
+struct Draws {
+  uint64_t seed = 0;
+  uint32_t step = 0;
+  at::Tensor sample_ids;  // int64 [B], on the device of the activations
+  bool training = false;  // false: dropouts and drop-path are the identity
+
+  core::DrawKey key(core::Stream stream, uint16_t layer) const { return {seed, stream, step, layer}; }
+};
+
+}  // namespace vitrail::nn

@@ -1,0 +1,77 @@
+#pragma once
+/// The trunk: blocks run by an explicit loop, forward(i) then backward(i), inside one autograd node.
+///
+/// Because forward(i) and backward(i) are ordinary calls, all that needs hooks elsewhere (gathering sharded weights,
+/// reducing gradients, recompute, offload, timing) is an observer or a choice of what forward(i) keeps.
+/// Gradients of a block's parameters are accumulated into their .grad during backward(i), before after_backward(i).
+/// Shapes   B batch, L tokens, D width.
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "vitrail/nn/block.h"
+#include "vitrail/nn/draws.h"
+#include "vitrail/nn/module.h"
+
+namespace vitrail::nn {
+
+/// What forward(i) keeps for backward(i).
+struct Saved {
+  at::Tensor input;   // [B, L, D], detached leaf
+  at::Tensor output;  // [B, L, D] with the block's local graph behind it; undefined when the block is recomputed
+};
+
+/// Runs one block. `autograd` (the reference: any device, every option) is the only engine so far.
+class BlockEngine {
+ public:
+  virtual ~BlockEngine() = default;
+  virtual std::string name() const = 0;
+  virtual at::Tensor forward(Block& block, const at::Tensor& x_BLD, const Draws& draws, int i, Saved& keep) = 0;
+  /// Accumulates into the parameters' .grad; returns the gradient of x_BLD.
+  virtual at::Tensor backward(Block& block, const at::Tensor& dy_BLD, const Draws& draws, int i, Saved& kept) = 0;
+};
+/// recompute: keep only the input and run the block again in backward.
+std::unique_ptr<BlockEngine> autograd_engine(bool recompute);
+
+class StackObserver {
+ public:
+  virtual ~StackObserver() = default;
+  virtual void before_forward(int /*i*/) {}
+  virtual void after_forward(int /*i*/) {}
+  virtual void before_backward(int /*i*/) {}
+  virtual void after_backward(int /*i*/) {}
+};
+
+class Stack : public Module {
+ public:
+  /// Registers the blocks as children "0", "1", ...; the owner registers the stack as "blocks".
+  explicit Stack(std::vector<std::shared_ptr<Block>> blocks);
+
+  /// x_BLD -> [B, L, D]. `taps` asks for outputs of single blocks, written to tap_outputs in the same order; gradients
+  /// flow into taps too. Without grad mode the blocks run plainly and keep nothing.
+  at::Tensor forward(const at::Tensor& x_BLD, const Draws& draws, const std::vector<int>& taps = {},
+                     std::vector<at::Tensor>* tap_outputs = nullptr);
+
+  int depth() const { return static_cast<int>(blocks_.size()); }
+  Block& block(int i) { return *blocks_[i]; }
+  void set_engine(std::unique_ptr<BlockEngine> engine) { engine_ = std::move(engine); }
+  const BlockEngine& engine() const { return *engine_; }
+  /// The observer outlives the stack or is removed before it goes.
+  void add_observer(StackObserver* observer) { observers_.push_back(observer); }
+  void remove_observer(StackObserver* observer);
+
+ private:
+  friend struct StackFunction;
+  at::Tensor run_forward(at::Tensor x_BLD, const Draws& draws, std::vector<Saved>* saved,
+                         std::vector<at::Tensor>* outputs);
+  void notify(void (StackObserver::*event)(int), int i);
+
+  std::vector<std::shared_ptr<Block>> blocks_;
+  std::unique_ptr<BlockEngine> engine_;
+  std::vector<StackObserver*> observers_;
+};
+
+}  // namespace vitrail::nn
