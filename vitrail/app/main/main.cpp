@@ -1,0 +1,84 @@
+// Entry point: parses the command line, runs one verb, and is the only place that prints an error and chooses the exit
+// code.
+
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <sstream>
+
+#include "vitrail/app/verbs.h"
+#include "vitrail/app/version.h"
+#include "vitrail/core/error.h"
+
+namespace {
+
+using vitrail::app::Program;
+using vitrail::app::Session;
+using vitrail::core::ExitCode;
+
+/// "[rank 3/16 node07] " when there are several ranks, else nothing.
+std::string rank_prefix(const vitrail::comm::Launch& launch) {
+  if (launch.size == 1) return "";
+  return fmt::format("[rank {}/{} {}] ", launch.rank, launch.size, launch.host);
+}
+
+void print_error(const vitrail::comm::Launch& launch, const std::string& message) {
+  std::istringstream lines(message);
+  for (std::string line; std::getline(lines, line);)
+    if (!line.empty()) fmt::print(stderr, "{}{}\n", rank_prefix(launch), line);
+}
+
+bool is_out_of_memory(const std::string& message) {
+  return message.find("out of memory") != std::string::npos || message.find("can't allocate memory") != std::string::npos;
+}
+
+/// c10::Error appends a C++ stack; only its first line is for users.
+std::string first_line(const std::string& message) { return message.substr(0, message.find('\n')); }
+
+/// Runs the verb; on failure prints one line and wakes the other ranks.
+ExitCode run_verb(Program& program, Session& session) {
+  ExitCode code = ExitCode::success;
+  try {
+    program.selected(session);
+    return code;
+  } catch (const vitrail::core::Error& error) {
+    print_error(session.launch(), error.what());
+    code = error.exit_code();
+  } catch (const std::bad_alloc&) {
+    print_error(session.launch(), "[memory] the machine has no memory left; use a smaller batch or model");
+    code = ExitCode::out_of_memory;
+  } catch (const std::exception& error) {
+    print_error(session.launch(), "[error] " + first_line(error.what()));
+    code = is_out_of_memory(error.what()) ? ExitCode::out_of_memory : ExitCode::other;
+  }
+  if (session.has_world() && session.world().size() > 1 && code != ExitCode::preempted) session.world().abort();
+  return code;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App cli{"vitrail trains, evaluates and applies vision transformers, from one CPU to many GPUs.", "vitrail"};
+  cli.set_version_flag("--version", [] { return vitrail::app::version_text(); });
+  cli.require_subcommand(1);
+  cli.footer("Exit codes: 0 success; 2 usage or recipe error; 3 data error; 4 checkpoint error; 5 communication error;\n"
+             "6 non-finite loss; 7 out of memory; 75 preempted, state saved, run again; 1 anything else.");
+  Program program{cli, nullptr};
+  for (auto add : {vitrail::app::add_train, vitrail::app::add_eval, vitrail::app::add_predict, vitrail::app::add_forward,
+                   vitrail::app::add_weights, vitrail::app::add_checkpoint, vitrail::app::add_check,
+                   vitrail::app::add_doctor, vitrail::app::add_report, vitrail::app::add_bench, vitrail::app::add_data})
+    add(program);
+  try {
+    cli.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    const int code = cli.exit(error);
+    return code == 0 ? 0 : static_cast<int>(ExitCode::config);
+  }
+  try {
+    Session session(vitrail::comm::detect_launch());
+    return static_cast<int>(run_verb(program, session));
+  } catch (const vitrail::core::Error& error) {
+    print_error({}, error.what());
+    return static_cast<int>(error.exit_code());
+  }
+}

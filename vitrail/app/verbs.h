@@ -1,0 +1,63 @@
+#pragma once
+/// One file a verb: add_<verb> declares its options and what to run. main.cpp holds the list.
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include "vitrail/comm/communicator.h"
+#include "vitrail/comm/launch.h"
+#include "vitrail/config/recipe.h"
+
+namespace vitrail::app {
+
+/// What a verb gets from main: how the process was launched, and the group of all processes.
+class Session {
+ public:
+  explicit Session(comm::Launch launch) : launch_(std::move(launch)) {}
+  const comm::Launch& launch() const { return launch_; }
+  /// Created on first use; verbs that need no peers never start MPI.
+  comm::Communicator& world();
+  bool has_world() const { return world_ != nullptr; }
+  bool is_main_rank() const { return launch_.rank == 0; }
+
+ private:
+  comm::Launch launch_;
+  std::unique_ptr<comm::Communicator> world_;
+};
+
+using Action = std::function<void(Session&)>;
+/// Verbs set `selected` from their CLI callback; main runs it after parsing.
+struct Program {
+  CLI::App& cli;
+  Action selected;
+};
+
+/// `RECIPE [key.path=value ...]`, shared by all verbs that take a recipe.
+class RecipeArguments {
+ public:
+  void add(CLI::App& verb);
+  config::ResolvedRecipe load() const;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+  std::vector<std::string> overrides_;
+};
+
+void add_train(Program& program);
+void add_eval(Program& program);
+void add_predict(Program& program);
+void add_forward(Program& program);
+void add_weights(Program& program);
+void add_checkpoint(Program& program);
+void add_check(Program& program);
+void add_doctor(Program& program);
+void add_report(Program& program);
+void add_bench(Program& program);
+void add_data(Program& program);
+
+}  // namespace vitrail::app
