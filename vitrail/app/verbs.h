@@ -6,11 +6,10 @@
 #include <string>
 #include <vector>
 
-#include <CLI/CLI.hpp>
-
 #include "vitrail/comm/communicator.h"
 #include "vitrail/comm/launch.h"
 #include "vitrail/config/recipe.h"
+#include <CLI/CLI.hpp>
 
 namespace vitrail::app {
 

@@ -1,5 +1,5 @@
-// Entry point: parses the command line, runs one verb, and is the only place that prints an error and chooses the exit
-// code.
+// Entry point: parses the command line, runs one verb, and is the only place that prints an error
+// and chooses the exit code.
 
 #include <cstdio>
 #include <exception>
@@ -29,7 +29,8 @@ void print_error(const vitrail::comm::Launch& launch, const std::string& message
 }
 
 bool is_out_of_memory(const std::string& message) {
-  return message.find("out of memory") != std::string::npos || message.find("can't allocate memory") != std::string::npos;
+  return message.find("out of memory") != std::string::npos ||
+         message.find("can't allocate memory") != std::string::npos;
 }
 
 /// c10::Error appends a C++ stack; only its first line is for users.
@@ -45,28 +46,35 @@ ExitCode run_verb(Program& program, Session& session) {
     print_error(session.launch(), error.what());
     code = error.exit_code();
   } catch (const std::bad_alloc&) {
-    print_error(session.launch(), "[memory] the machine has no memory left; use a smaller batch or model");
+    print_error(session.launch(),
+                "[memory] the machine has no memory left; use a smaller batch or model");
     code = ExitCode::out_of_memory;
   } catch (const std::exception& error) {
     print_error(session.launch(), "[error] " + first_line(error.what()));
     code = is_out_of_memory(error.what()) ? ExitCode::out_of_memory : ExitCode::other;
   }
-  if (session.has_world() && session.world().size() > 1 && code != ExitCode::preempted) session.world().abort();
+  if (session.has_world() && session.world().size() > 1 && code != ExitCode::preempted)
+    session.world().abort();
   return code;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App cli{"vitrail trains, evaluates and applies vision transformers, from one CPU to many GPUs.", "vitrail"};
+  CLI::App cli{
+      "vitrail trains, evaluates and applies vision transformers, from one CPU to many GPUs.",
+      "vitrail"};
   cli.set_version_flag("--version", [] { return vitrail::app::version_text(); });
   cli.require_subcommand(1);
-  cli.footer("Exit codes: 0 success; 2 usage or recipe error; 3 data error; 4 checkpoint error; 5 communication error;\n"
-             "6 non-finite loss; 7 out of memory; 75 preempted, state saved, run again; 1 anything else.");
+  cli.footer(
+      "Exit codes: 0 success; 2 usage or recipe error; 3 data error; 4 checkpoint error; 5 "
+      "communication error;\n"
+      "6 non-finite loss; 7 out of memory; 75 preempted, state saved, run again; 1 anything else.");
   Program program{cli, nullptr};
-  for (auto add : {vitrail::app::add_train, vitrail::app::add_eval, vitrail::app::add_predict, vitrail::app::add_forward,
-                   vitrail::app::add_weights, vitrail::app::add_checkpoint, vitrail::app::add_check,
-                   vitrail::app::add_doctor, vitrail::app::add_report, vitrail::app::add_bench, vitrail::app::add_data})
+  for (auto add : {vitrail::app::add_train, vitrail::app::add_eval, vitrail::app::add_predict,
+                   vitrail::app::add_forward, vitrail::app::add_weights,
+                   vitrail::app::add_checkpoint, vitrail::app::add_check, vitrail::app::add_doctor,
+                   vitrail::app::add_report, vitrail::app::add_bench, vitrail::app::add_data})
     add(program);
   try {
     cli.parse(argc, argv);

@@ -1,0 +1,44 @@
+// vitrail predict: applies saved weights to image files.
+
+#include "vitrail/train/predict.h"
+
+#include "vitrail/app/verbs.h"
+
+namespace vitrail::app {
+
+namespace {
+
+struct Arguments {
+  RecipeArguments recipe;
+  train::PredictOptions options;
+};
+
+}  // namespace
+
+void add_predict(Program& program) {
+  auto* verb = program.cli.add_subcommand(
+      "predict", "Apply saved weights to files: classes (CSV) or reconstructions (PNG).");
+  auto arguments = std::make_shared<Arguments>();
+  arguments->recipe.add(*verb);
+  verb->add_option("--weights", arguments->options.weights,
+                   "safetensors file, checkpoint folder or run folder; default: newest valid "
+                   "checkpoint of the run");
+  verb->add_option("--input", arguments->options.input, "an image, or a folder of images")
+      ->required();
+  verb->add_option("--output", arguments->options.output,
+                   "CSV file (vit) or folder of PNG files (mae)")
+      ->required();
+  verb->callback([&program, arguments] {
+    program.selected = [arguments](Session& session) {
+      const config::ResolvedRecipe resolved = arguments->recipe.load();
+      VT_REQUIRE(ConfigError, session.launch().size == 1,
+                 "[predict] runs on one rank but got {}; start it without a launcher",
+                 session.launch().size);
+      arguments->options.launch = session.launch();
+      const int64_t images = train::predict_files(resolved, arguments->options);
+      fmt::print("{} images -> {}\n", images, arguments->options.output);
+    };
+  });
+}
+
+}  // namespace vitrail::app

@@ -1,0 +1,40 @@
+// vitrail train: trains, evaluates, checkpoints, reports.
+
+#include "vitrail/app/verbs.h"
+#include "vitrail/app/version.h"
+#include "vitrail/train/loop.h"
+
+namespace vitrail::app {
+
+namespace {
+
+struct Arguments {
+  RecipeArguments recipe;
+  train::TrainOptions options;
+};
+
+}  // namespace
+
+void add_train(Program& program) {
+  auto* verb = program.cli.add_subcommand(
+      "train", "Train, evaluate, save checkpoints and write the report.");
+  auto arguments = std::make_shared<Arguments>();
+  arguments->recipe.add(*verb);
+  verb->add_option(
+          "--resume", arguments->options.resume,
+          "auto: newest valid checkpoint of the run, if any; never; or a checkpoint or run folder")
+      ->capture_default_str();
+  verb->add_flag("--dry-run", arguments->options.dry_run,
+                 "build everything and print the plan, but run no step");
+  verb->callback([&program, arguments] {
+    program.selected = [arguments](Session& session) {
+      const config::ResolvedRecipe resolved = arguments->recipe.load();
+      arguments->options.launch = session.launch();
+      arguments->options.version = program_version();
+      arguments->options.command_line = "vitrail train " + arguments->recipe.path();
+      train::run_training(resolved, session.world(), arguments->options);
+    };
+  });
+}
+
+}  // namespace vitrail::app
