@@ -2,7 +2,7 @@
 # with, LibTorch and CUDA excepted), share/vitrail/recipes. The folder can be moved or copied to another machine; LibTorch is
 # found at VITRAIL_TORCH_LIB=/path/to/torch/lib there.
 include(GNUInstallDirs)
-install(PROGRAMS "$<TARGET_FILE:vitrail>" DESTINATION libexec)
+install(TARGETS vitrail RUNTIME DESTINATION libexec)
 install(PROGRAMS "${CMAKE_SOURCE_DIR}/tools/vitrail-launcher" DESTINATION bin RENAME vitrail)
 install(DIRECTORY "${CMAKE_SOURCE_DIR}/recipes" DESTINATION share/vitrail)
 install(FILES "${CMAKE_SOURCE_DIR}/LICENSE" "${CMAKE_SOURCE_DIR}/README.md" DESTINATION share/vitrail)

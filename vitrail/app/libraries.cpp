@@ -1,5 +1,6 @@
 #include "vitrail/app/libraries.h"
 
+#include <ATen/Parallel.h>
 #include <dlfcn.h>
 #include <fmt/format.h>
 
@@ -74,15 +75,8 @@ Library mpi() {
 }
 
 Library torch() {
-  // A data symbol of libc10 that exists in every build gives the folder; its version is the one
-  // built with.
-  Library library{"libtorch", "", ""};
-  if (auto* symbol = find_function<void()>("_ZN3c105ErrorC1ENS_14SourceLocationENSt7__cxx1112basic_"
-                                           "stringIcSt11char_traitsIcESaIcEEE")) {
-    library.path = path_of(symbol);
-    library.version = "loaded";
-  }
-  return library;
+  const std::string path = path_of(&at::get_num_threads);
+  return {"libtorch", path.empty() ? "" : "loaded", path};
 }
 
 }  // namespace

@@ -1,5 +1,8 @@
 // vitrail train: trains, evaluates, checkpoints, reports.
 
+#include <fstream>
+#include <sstream>
+
 #include "vitrail/app/verbs.h"
 #include "vitrail/app/version.h"
 #include "vitrail/train/loop.h"
@@ -12,6 +15,15 @@ struct Arguments {
   RecipeArguments recipe;
   train::TrainOptions options;
 };
+
+/// The arguments as they were typed, as far as Linux tells.
+std::string command_line() {
+  std::ifstream in("/proc/self/cmdline", std::ios::binary);
+  std::ostringstream text;
+  const char* separator = "";
+  for (std::string argument; std::getline(in, argument, '\0'); separator = " ") text << separator << argument;
+  return text.str();
+}
 
 }  // namespace
 
@@ -31,7 +43,8 @@ void add_train(Program& program) {
       const config::ResolvedRecipe resolved = arguments->recipe.load();
       arguments->options.launch = session.launch();
       arguments->options.version = program_version();
-      arguments->options.command_line = "vitrail train " + arguments->recipe.path();
+      arguments->options.libraries = version_text();
+      arguments->options.command_line = command_line();
       train::run_training(resolved, session.world(), arguments->options);
     };
   });

@@ -5,6 +5,9 @@
 /// Order      every rank of a group issues the same collectives in the same order.
 /// Stream     `stream` is a cudaStream_t for device buffers (work is queued on it) and ignored for host buffers.
 /// Memory     buffers stay alive and untouched until the returned Work is done.
+/// Bits       host groups add in rank order, ((x0 + x1) + x2) + ..., bf16 and f16 in fp32: every rank, every run and
+///            every host backend gets the same bits (docs/comm.md).
+/// Types      f32 f64 f16 bf16 i64 i32 u8; sums of integers wrap.
 /// Errors     CommError naming group, collective and peer; after abort() every call throws it.
 
 #include <cstdint>
@@ -14,6 +17,7 @@
 #include <vector>
 
 #include "vitrail/core/dtype.h"
+#include "vitrail/core/error.h"
 
 namespace vitrail::comm {
 
@@ -26,7 +30,10 @@ struct Buffer {
   int64_t bytes() const { return count * core::size_bytes(dtype); }
 };
 
+/// average = sum / size, one division in the type of the accumulator (fp32 for bf16, f16 and f32; f64 for f64), rounded
+/// once to the element type; integers have no average (CommError). max and min are NaN if any value is (host groups).
 enum class Reduce { sum, average, max, min };
+const char* name(Reduce op);
 
 /// A collective under way. wait() returns when the result may be read by the host (host buffers) or by work queued
 /// later on the stream (device buffers). Movable; the destructor waits.
@@ -48,7 +55,7 @@ class Communicator {
   virtual ~Communicator() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
-  /// "self", "thread", "mpi", "nccl".
+  /// "self", "thread", "mpi", "tcp", "nccl".
   virtual std::string backend() const = 0;
 
   virtual Work all_reduce(Buffer inout, Reduce op, Stream stream = nullptr) = 0;
@@ -57,16 +64,21 @@ class Communicator {
   /// in.count == size() * out.count
   virtual Work reduce_scatter(Buffer in, Buffer out, Reduce op, Stream stream = nullptr) = 0;
   virtual Work broadcast(Buffer inout, int root, Stream stream = nullptr) = 0;
-  /// in.count == out.count, both multiples of size()
+  /// in.count == out.count, both multiples of size(); in and out do not overlap
   virtual Work all_to_all(Buffer in, Buffer out, Stream stream = nullptr) = 0;
   virtual Work send(Buffer in, int to, Stream stream = nullptr) = 0;
   virtual Work receive(Buffer out, int from, Stream stream = nullptr) = 0;
+  /// send and receive as one call: the shift of a ring, which on a device would block as two. To itself: a copy.
+  virtual Work send_receive(Buffer in, int to, Buffer out, int from, Stream stream = nullptr) = 0;
   virtual void barrier() = 0;
 
-  /// Ranks that pass the same color form a group, ordered by key. Every rank of this group must call it.
+  /// Ranks that pass the same color (>= 0) form a group, ordered by key, then rank. Every rank of this group must call it.
   virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
-  /// Wakes every rank that waits, here and on the peers; later calls throw CommError.
-  virtual void abort() noexcept = 0;
+  /// Wakes every rank that waits, here and on the peers; later calls throw CommError, also on groups related by split.
+  /// mpi: ends the job, this process included, with `exit_code` (MPI_Abort).
+  virtual void abort(int exit_code = static_cast<int>(core::ExitCode::comm)) noexcept = 0;
+  /// The last 64 collectives of this group with state and seconds, one a line; for error reports.
+  virtual std::string flight_record() const { return {}; }
 };
 
 /// A group of one.

@@ -8,30 +8,9 @@
 
 #include "vitrail/config/recipe.h"
 #include "vitrail/data/batch.h"
+#include "vitrail/data/reader.h"
 
 namespace vitrail::data {
-
-/// What is known of a sample without decoding it.
-struct SampleInfo {
-  std::string path;
-  int64_t label = -1;
-};
-
-/// A sorted list of samples. Thread-safe: read() is called from many threads.
-class Reader {
- public:
-  virtual ~Reader() = default;
-  virtual int64_t size() const = 0;
-  virtual SampleInfo describe(int64_t i) const = 0;
-  /// Pixels as stored, float [C, H, W] in [0, 1], C as asked for by the model (grey <-> RGB).
-  /// throws DataError naming the file.
-  virtual Sample read(int64_t i) const = 0;
-  /// Class names in label order; empty when labels have no names.
-  virtual std::vector<std::string> class_names() const { return {}; }
-};
-
-/// throws DataError: missing folder, no images, an empty class folder.
-std::unique_ptr<Reader> open_reader(const config::Source& source, const config::Model& model);
 
 /// Order of an epoch: a keyed permutation of (seed, epoch, index); no memory, no state.
 class Sequence {
@@ -50,13 +29,13 @@ class Sequence {
 struct LoaderOptions {
   int64_t global_batch = 64;
   int64_t data_rank = 0, data_ranks = 1;
-  int64_t workers = 2, prefetch = 4;
-  bool training = true;   // shuffle, augment, drop_last; false: sorted, last batch padded with label -1
-  bool drop_last = true;
+  int64_t workers = 2, prefetch = 4;  // workers 0: next() decodes by itself
+  bool training = true;               // shuffle, augment, drop_last, weights; false: sorted, every sample once
+  bool drop_last = true;              // false: the last training batch is filled from the start of its epoch's order
   bool skip_errors = false;
   bool pin_memory = false;
   uint64_t seed = 0;
-  bool raw = false;       // before augmentation and normalisation
+  bool raw = false;  // before augmentation and normalisation
 };
 
 /// Place in the stream: the next global batch to be returned.
@@ -65,27 +44,42 @@ struct LoaderState {
   int64_t batch = 0;  // within the epoch
 };
 
-/// All sources of a list as one; the samples of global batch b do not depend on data_ranks: rank r of R gets its
-/// contiguous share (global_batch / R samples). Evaluation batches of ranks are equally long; padding has label -1 and
-/// sample id -1.
+/// All sources of a list as one.
+///
+/// Order    the samples of global batch b do not depend on data_ranks: it is slots [b * G, (b + 1) * G) of the epoch's
+///          sequence (G = global_batch), of which rank r of R gets the contiguous places [r * G/R, (r + 1) * G/R).
+/// Weights  training: a source of weight w counts as llround(w * size) samples of the list; over the epochs each of its
+///          samples comes equally often. Evaluation: every sample exactly once, whatever the weights.
+/// Evaluation  every rank gets the same number of batches and, of a batch of n samples, ceil(n / R) places; places past
+///          the end are padding: zero image, label -1, sample id -1.
+/// Errors   stop: next() throws the DataError of the first broken sample in order. skip_errors: training takes the next
+///          good sample of the epoch's order instead, evaluation a padding place; each broken file is named once in the
+///          log; more than 1 % of the samples (at least 10) is an error.
+/// Memory   at most prefetch + 1 batches exist at a time, whatever the consumer's speed.
+/// Threads  one consumer; the workers run no ATen operations.
 class Loader {
  public:
+  /// throws   ConfigError: training batch not divisible by data_ranks, batch larger than the list under drop_last;
+  ///          DataError: a source that cannot be opened, classes that do not fit the model or each other.
   Loader(const std::vector<config::Source>& sources, const config::Model& model, const LoaderOptions& options,
          LoaderState start = {});
   ~Loader();
 
-  int64_t samples() const;             // in the list (training: before drop_last)
+  int64_t samples() const;  // in the list (training: weighted, before drop_last)
   int64_t batches_per_epoch() const;
   /// The next batch, on the host; at the end of an epoch goes on with the next. Order is kept whatever the threads do.
-  /// throws DataError of the first broken sample in order (or skips it, by option).
   Batch next();
   LoaderState state() const;
   /// Time the last next() waited for the workers.
   double waited_ms() const;
   /// Broken samples replaced so far.
   int64_t skipped() const;
+  /// Batches allocated and not yet returned.
+  int64_t in_flight() const;
   std::vector<std::string> class_names() const;
   const Reader& reader(int64_t source) const;
+  /// The source of a sample id of a batch.
+  int64_t source_of(int64_t sample_id) const;
 
  private:
   class Impl;

@@ -1,8 +1,9 @@
 #pragma once
-/// Fills a [batch, per_sample] buffer with uniforms that are a function of place: core::uniform for many samples.
+/// Fills a [batch, per_sample] buffer with uniforms that are a function of place: core::uniform for
+/// many samples.
 ///
-/// Needs    batch sample ids behind `sample_ids`, batch * per_sample floats behind `out`; per_sample < 2^32.
-/// Devices  the CPU and the CUDA version give the same bits.
+/// Needs    batch sample ids behind `sample_ids`, batch * per_sample floats behind `out`;
+/// per_sample < 2^32. Devices  the CPU and the CUDA version give the same bits.
 
 #include <cstdint>
 

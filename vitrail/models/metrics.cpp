@@ -22,11 +22,15 @@ double cross_entropy(const float* row, int64_t classes, int64_t label) {
   return std::log(sum) + largest - static_cast<double>(row[label]);
 }
 
-/// How many classes are above the label's; of equal logits the lower class is first, as in a stable sort.
+/// How many classes are not below the label's; of equal logits the lower class is first, as in a
+/// stable sort. NaN is above everything, itself included, so that a broken model is never right.
 int64_t rank_of(const float* row, int64_t classes, int64_t label) {
   int64_t above = 0;
-  for (int64_t c = 0; c < classes; ++c)
-    above += row[c] > row[label] || (row[c] == row[label] && c < label) ? 1 : 0;
+  for (int64_t c = 0; c < classes; ++c) {
+    const bool equal = row[c] == row[label];
+    const bool below = row[c] < row[label];
+    above += equal ? (c < label) : !below;
+  }
   return above;
 }
 
@@ -47,13 +51,14 @@ void ClassificationTally::add(const at::Tensor& logits, const at::Tensor& label)
   const at::Tensor rows = logits.detach().to(at::kCPU, at::kFloat).contiguous();
   const at::Tensor labels = label.to(at::kCPU, at::kLong).contiguous();
   VT_CHECK(rows.dim() == 2 && rows.size(1) == num_classes_ && labels.numel() == rows.size(0),
-           "[metrics] logits must be [{}, {}] but got {} values of {} dimensions", labels.numel(), num_classes_,
-           rows.numel(), rows.dim());
+           "[metrics] logits must be [{}, {}] but got {} values of {} dimensions", labels.numel(),
+           num_classes_, rows.numel(), rows.dim());
   for (int64_t i = 0; i < rows.size(0); ++i) {
     const int64_t truth = labels.const_data_ptr<int64_t>()[i];
     if (truth < 0) continue;
     VT_REQUIRE(DataError, truth < num_classes_,
-               "[metrics] a label must be below model.num_classes = {} but got {}", num_classes_, truth);
+               "[metrics] a label must be below model.num_classes = {} but got {}", num_classes_,
+               truth);
     const float* row = rows.const_data_ptr<float>() + i * num_classes_;
     const int64_t above = rank_of(row, num_classes_, truth);
     sums_[kSamples] += 1;
@@ -90,6 +95,8 @@ void MeanTally::add(double mean, int64_t samples) {
   sums_[1] += mean * static_cast<double>(samples);
 }
 
-MetricList MeanTally::metrics() const { return {{"loss", sums_[0] > 0 ? sums_[1] / sums_[0] : kNone}}; }
+MetricList MeanTally::metrics() const {
+  return {{"loss", sums_[0] > 0 ? sums_[1] / sums_[0] : kNone}};
+}
 
 }  // namespace vitrail::models

@@ -1,6 +1,6 @@
 #pragma once
-/// Exact metrics of a data set from batches that may end in padding: integer counts and fp64 sums, so that the result
-/// does not depend on how the samples were cut into batches and ranks.
+/// Exact metrics of a data set from batches that may end in padding: integer counts and fp64 sums,
+/// so that the result does not depend on how the samples were cut into batches and ranks.
 
 #include <cstdint>
 #include <string>
@@ -24,14 +24,16 @@ class ClassificationTally {
 
   explicit ClassificationTally(int64_t num_classes);
 
-  /// logits [B, classes] fp32, label int64 [B]; any device. The loss is plain cross-entropy, without label smoothing.
-  /// throws DataError when a label is not below num_classes.
+  /// logits [B, classes] fp32, label int64 [B]; any device. The loss is plain cross-entropy,
+  /// without label smoothing. throws DataError when a label is not below num_classes.
   void add(const at::Tensor& logits, const at::Tensor& label);
 
-  /// Everything as numbers that may be added over ranks: samples, top-1, top-5, loss sum, confusion row by row.
+  /// Everything as numbers that may be added over ranks: samples, top-1, top-5, loss sum, confusion
+  /// row by row.
   std::vector<double>& sums() { return sums_; }
   int64_t samples() const { return static_cast<int64_t>(sums_[0]); }
-  /// accuracy and top5_accuracy in [0, 1], loss per sample; top5_accuracy from six classes on. NaN without samples.
+  /// accuracy and top5_accuracy in [0, 1], loss per sample; top5_accuracy from six classes on. NaN
+  /// without samples.
   MetricList metrics() const;
   /// [true class][predicted class]; empty above kMaxConfusionClasses.
   std::vector<std::vector<int64_t>> confusion() const;

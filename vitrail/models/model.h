@@ -44,11 +44,21 @@ class Model : public nn::Module {
   virtual double train_flops_per_sample() const = 0;
   /// Tokens of one sample that pass through the (first) trunk.
   virtual int64_t tokens_per_sample() const = 0;
+  /// Tensors that belong to the weights but are not trained (sin-cos tables), with their full names.
+  virtual std::vector<nn::NamedTensor> fixed_tensors() const { return {}; }
+  /// Replaces one of them; values of the same shape.
+  virtual void set_fixed_tensor(const std::string& name, const at::Tensor& values);
 };
 
 /// Builds and initialises the model of a recipe on the CPU in fp32; initial values are a function of (seed, parameter
 /// name, element).
 std::shared_ptr<Model> make_model(const config::Model& options, uint64_t seed);
+
+/// Applies what the training section says about how blocks run: engine, recompute, attention core.
+void configure(Model& model, const config::Train& train);
+
+/// Moves every parameter to `device` in `dtype`; the handles stay the parameters. For programs without parallel::UnitSet.
+void move_parameters(Model& model, at::Device device, at::ScalarType dtype);
 
 /// True for weights that decay: matrices of linear and patch layers; false for biases, norms, LayerScale, class,
 /// mask and register tokens and position tables.

@@ -1,15 +1,16 @@
 #pragma once
-/// The parameters of a model in flat buffers; every data-parallel strategy is a choice of which slice of them a rank
-/// keeps, when weights are gathered and when gradients are reduced.
+/// The parameters of a model in flat buffers; every data-parallel strategy is a choice of which
+/// slice of them a rank keeps, when weights are gathered and when gradients are reduced.
 ///
-/// One arena a kind holds all units, in the order in which backward completes them, so that a bucket of neighbouring
-/// units is one contiguous range and the optimizer walks one range:
+/// One arena a kind holds all units, in the order in which backward completes them, so that a
+/// bucket of neighbouring units is one contiguous range and the optimizer walks one range:
 ///   weights    compute dtype; the module's parameters are views
 ///   master     fp32 weights; the same storage as `weights` when the compute dtype is fp32
 ///   autograd   compute dtype; the parameters' .grad are views
 ///   gradient   fp32 sum over micro-batches; the same storage as `autograd` in fp32
 ///   moment 0/1 fp32, ema fp32 (allocated by whoever uses them)
-/// Each parameter starts at a multiple of 256 bytes (cuBLASLt presumes it); the gaps hold zeros and stay zero.
+/// Each parameter starts at a multiple of 256 bytes (cuBLASLt presumes it); the gaps hold zeros and
+/// stay zero.
 
 #include <span>
 #include <string>
@@ -40,8 +41,9 @@ struct Unit {
 
 class UnitSet {
  public:
-  /// Moves every parameter of `model` to `device` in `compute_dtype` (kFloat or kBFloat16), makes it and its .grad
-  /// views of the arenas. The model keeps working as before; it must outlive the set.
+  /// Moves every parameter of `model` to `device` in `compute_dtype` (kFloat or kBFloat16), makes
+  /// it and its .grad views of the arenas. The model keeps working as before; it must outlive the
+  /// set.
   UnitSet(models::Model& model, at::Device device, at::ScalarType compute_dtype);
 
   std::span<const Unit> units() const { return units_; }
@@ -59,7 +61,8 @@ class UnitSet {
 
   /// The part of `arena` that holds a parameter, shaped as the parameter.
   static at::Tensor view(const at::Tensor& arena, const ParameterSlot& slot);
-  /// Adds the autograd gradients of a range to the fp32 gradient and clears them; nothing to do in fp32.
+  /// Adds the autograd gradients of a range to the fp32 gradient and clears them; nothing to do in
+  /// fp32.
   void accumulate(const Unit& unit);
   void zero_gradients();
   /// master -> weights (a cast); nothing to do in fp32.

@@ -21,11 +21,11 @@ namespace vitrail::train {
 
 /// A sample kept for pictures: what went in and what came out, on the CPU.
 struct Example {
-  int64_t sample = -1;   // global index in its list
+  int64_t sample = -1;  // global index in its list
   int64_t source = 0;
-  at::Tensor image;      // [C, ...] as the model saw it
-  at::Tensor output;     // vit: probabilities [classes]; mae: prediction [L, S]
-  at::Tensor mask;       // mae: [L], 1 = hidden
+  at::Tensor image;   // [C, ...] as the model saw it
+  at::Tensor output;  // vit: probabilities [classes]; mae: prediction [L, S]
+  at::Tensor mask;    // mae: [L], 1 = hidden
   int64_t label = -1;
   int64_t predicted = -1;
 };
@@ -35,7 +35,8 @@ struct SplitResult {
   int64_t samples = 0;
   models::MetricList metrics;
   double seconds = 0;
-  std::vector<std::vector<int64_t>> confusion;  // [true][predicted]; empty unless a classifier with few classes
+  std::vector<std::vector<int64_t>>
+      confusion;  // [true][predicted]; empty unless a classifier with few classes
   std::vector<std::string> class_names;
   std::vector<Example> examples;  // this rank's; filled only when asked for
 };
@@ -43,20 +44,19 @@ struct SplitResult {
 /// "digits accuracy 0.9611, loss 0.142 (360 samples)"
 std::string describe(const SplitResult& result);
 
-/// Name of a source: its own, else its reader's.
-std::string source_name(const config::Source& source);
-
 /// One named list of sources and the loader that reads it, in order, without augmentation.
 class Evaluator {
  public:
-  /// One split for each of `sources`, named by source_name. `pin` for GPU runs.
+  /// One split for each of `sources`, named by data::source_name. `pin` for GPU runs.
   /// throws ConfigError when the batch cannot be divided among the ranks; DataError.
-  Evaluator(const std::vector<config::Source>& sources, const config::Recipe& recipe, int64_t data_rank,
-            int64_t data_ranks, bool pin);
+  Evaluator(const std::vector<config::Source>& sources, const config::Recipe& recipe,
+            int64_t data_rank, int64_t data_ranks, bool pin);
 
   /// Every rank of `group` (the data ranks) calls it; every rank gets the same metrics.
-  /// Draws   the masks of an MAE come from step 0 and the sample's index, so every evaluation hides the same patches.
-  std::vector<SplitResult> run(models::Model& model, at::Device device, comm::Communicator& group, bool keep_examples);
+  /// Draws   the masks of an MAE come from step 0 and the sample's index, so every evaluation hides
+  /// the same patches.
+  std::vector<SplitResult> run(models::Model& model, at::Device device, comm::Communicator& group,
+                               bool keep_examples);
   int64_t samples() const;
 
  private:
@@ -64,16 +64,16 @@ class Evaluator {
     std::string name;
     std::unique_ptr<data::Loader> loader;
   };
-  SplitResult run_split(Split& split, models::Model& model, at::Device device, comm::Communicator& group,
-                        bool keep_examples);
+  SplitResult run_split(Split& split, models::Model& model, at::Device device,
+                        comm::Communicator& group, bool keep_examples);
 
   config::Model model_options_;
   uint64_t seed_;
   std::vector<Split> splits_;
 };
 
-/// While it lives the model computes with `ema` (an fp32 arena) instead of its own weights; afterwards those are back
-/// bit by bit. An undefined `ema` changes nothing.
+/// While it lives the model computes with `ema` (an fp32 arena) instead of its own weights;
+/// afterwards those are back bit by bit. An undefined `ema` changes nothing.
 class EmaScope {
  public:
   EmaScope(parallel::UnitSet& units, const at::Tensor& ema);
@@ -87,14 +87,16 @@ class EmaScope {
 };
 
 struct EvaluateOptions {
-  std::string weights;  // safetensors file, checkpoint folder or run folder; empty = newest valid checkpoint of the run
-  std::string split;    // name of a source of eval.sources, or "train" (data.sources); empty = all of eval.sources
+  std::string weights;  // safetensors file, checkpoint folder or run folder; empty = newest valid
+                        // checkpoint of the run
+  std::string split;  // name of a source of eval.sources, or "train" (data.sources); empty = all of
+                      // eval.sources
   comm::Launch launch;
 };
 
 /// What `vitrail eval` does. Every rank calls it and gets the same result.
-std::vector<SplitResult> evaluate_recipe(const config::ResolvedRecipe& resolved, comm::Communicator& world,
-                                         const EvaluateOptions& options);
+std::vector<SplitResult> evaluate_recipe(const config::ResolvedRecipe& resolved,
+                                         comm::Communicator& world, const EvaluateOptions& options);
 /// One line of JSON: {"split": ..., "samples": ..., "metrics": {...}}.
 std::string to_json(const SplitResult& result);
 

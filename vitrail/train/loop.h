@@ -13,11 +13,12 @@
 namespace vitrail::train {
 
 struct TrainOptions {
-  std::string resume = "auto";  // auto: newest valid checkpoint of the run; never; else a checkpoint or run folder
+  std::string resume = "auto";  // auto: newest valid checkpoint of the run; never; or a checkpoint or run folder
   bool dry_run = false;         // build everything, print the plan, run no step
   bool print = true;            // progress and summary on the terminal
   std::string command_line;     // for the report
   std::string version;          // of the program, for the report and the checkpoint
+  std::string libraries;        // for the report: "name  version", one a line
   comm::Launch launch;          // which GPU of this host, how many ranks share it
 };
 
@@ -30,10 +31,11 @@ struct RunResult {
   std::string report;  // path of report.html; empty when it was not asked for
 };
 
-/// Trains, evaluates, saves and reports. Every rank of `world` calls it; only rank 0 writes to the run's folder,
-/// checkpoints aside.
-/// Errors   ConfigError before anything is written: layout, batch and ranks do not fit. core::Preempted after SIGTERM
-///          or SIGUSR1: the step was finished and the state saved. NonFiniteError by train.on_non_finite.
+/// Trains, evaluates, saves and reports. Every rank of `world` calls it; only rank 0 writes to the
+/// run's folder, checkpoints aside. Errors   ConfigError before anything is written: layout, batch
+/// and ranks do not fit. core::Preempted after SIGTERM
+///          or SIGUSR1: the step was finished and the state saved. NonFiniteError by
+///          train.on_non_finite.
 RunResult run_training(const config::ResolvedRecipe& resolved, comm::Communicator& world,
                        const TrainOptions& options);
 

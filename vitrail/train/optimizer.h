@@ -1,30 +1,38 @@
 #pragma once
-/// AdamW and SGD over the flat arenas, with gradient clipping by the global norm, all on the device.
+/// AdamW and SGD over the flat arenas, with gradient clipping by the global norm, all on the
+/// device.
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 
 #include "vitrail/config/recipe.h"
+#include "vitrail/kernels/optimizer.h"
 #include "vitrail/parallel/unit.h"
 
 namespace vitrail::train {
 
-/// Device scalars of one step; nothing here waits for the device.
+/// Device scalars of one step, overwritten by the next gradient_norm(); nothing here waits for the
+/// device.
 struct GradientNorm {
-  at::Tensor norm;   // fp32 scalar: global L2 norm before clipping (of the averaged gradient)
-  at::Tensor scale;  // fp32 scalar: factor the update applies to the gradient, min(1, max_norm / norm); 0 when the norm is not finite
+  at::Tensor norm;  // fp32 scalar: global L2 norm before clipping (of the averaged gradient)
+  at::Tensor
+      scale;  // fp32 scalar: factor the update applies to the gradient, min(1, max_norm / (norm +
+              // 1e-6)) as torch.nn.utils.clip_grad_norm_; 0 when the norm is not finite
 };
 
 class Optimizer {
  public:
-  Optimizer(parallel::UnitSet& units, const config::Optimizer& options, std::optional<double> ema_decay);
+  Optimizer(parallel::UnitSet& units, const config::Optimizer& options,
+            std::optional<double> ema_decay);
 
   /// max_norm <= 0: no clipping. Deterministic: same bits on every rank and every run.
   GradientNorm gradient_norm(double max_norm);
-  /// One update of master weights, moments, EMA, and the compute weights. A non-finite norm leaves all of them as
-  /// they are (decided on the device). `update_count` is the 1-based count for Adam's bias correction.
+  /// One update of master weights, moments, EMA, and the compute weights. A non-finite norm leaves
+  /// all of them as they are (decided on the device). `update_count` is the 1-based count for
+  /// Adam's bias correction.
   void step(double learning_rate, int64_t update_count, const GradientNorm& norm);
 
   /// A named arena of optimizer state: "exp_avg", "exp_avg_sq" (adamw), "momentum" (sgd), "ema".
@@ -37,10 +45,13 @@ class Optimizer {
   at::Tensor ema() const { return ema_; }
 
  private:
+  kernels::Arena arena() const;
+
   parallel::UnitSet& units_;
   config::Optimizer options_;
   std::optional<double> ema_decay_;
   at::Tensor first_, second_, ema_;
+  at::Tensor partials_, sum_, norm_, scale_;  // workspace of the norm
 };
 
 }  // namespace vitrail::train

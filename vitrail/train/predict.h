@@ -10,14 +10,15 @@
 namespace vitrail::train {
 
 struct PredictOptions {
-  std::string weights;  // safetensors file, checkpoint folder or run folder; empty = newest valid checkpoint of the run
+  std::string weights;  // safetensors file, checkpoint folder or run folder; empty = newest valid
+                        // checkpoint of the run
   std::string input;    // an image or a folder of images
   std::string output;   // vit: CSV file; mae: folder of PNG files
   comm::Launch launch;
 };
 
-/// vit: one CSV row an image: file, class, name, probability, then the five best as class_k, name_k, probability_k.
-/// mae: NAME-{original,masked,reconstruction,pasted}.png for each image.
+/// vit: one CSV row an image: file, class, name, probability, then the five best as class_k,
+/// name_k, probability_k. mae: NAME-{original,masked,reconstruction,pasted}.png for each image.
 /// Output appears whole or not at all. Returns the number of images.
 /// Errors   DataError naming a file that cannot be read; CheckpointError for the weights.
 int64_t predict_files(const config::ResolvedRecipe& resolved, const PredictOptions& options);

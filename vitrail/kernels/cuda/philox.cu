@@ -5,12 +5,13 @@ namespace vitrail::kernels {
 namespace {
 
 /// One thread per counter, that is per four neighbouring elements of one sample.
-__global__ void fill_uniform(float* out, const int64_t* sample_ids, int64_t batch, int64_t per_sample,
-                             core::DrawKey key) {
+__global__ void fill_uniform(float* out, const int64_t* sample_ids, int64_t batch,
+                             int64_t per_sample, core::DrawKey key) {
   const int64_t blocks_per_sample = (per_sample + 3) / 4;
   const int64_t total = batch * blocks_per_sample;
   const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < total; i += stride) {
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < total;
+       i += stride) {
     const int64_t b = i / blocks_per_sample;
     const int64_t block = i % blocks_per_sample;
     const core::Philox4 bits =

@@ -5,7 +5,8 @@
 namespace vitrail::kernels {
 
 void philox_uniform(float*, const int64_t*, int64_t, int64_t, const core::DrawKey&, void*) {
-  core::fail("[kernels] philox_uniform on a GPU needs a CUDA build; configure with -DVITRAIL_CUDA=ON");
+  core::fail(
+      "[kernels] philox_uniform on a GPU needs a CUDA build; configure with -DVITRAIL_CUDA=ON");
 }
 
 }  // namespace vitrail::kernels

@@ -1,0 +1,84 @@
+#pragma once
+/// Moves bytes between ranks: what a host backend (thread, mpi, tcp) has to provide. The collectives are written once
+/// on top of it (host_collectives.h).
+///
+/// Order      messages from one rank to another arrive in the order of their start.
+/// Threads    one thread uses a transport at a time (the worker of its HostCommunicator); abort() may be called from any.
+/// Errors     CommError naming the peer.
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "vitrail/core/error.h"
+
+namespace vitrail::comm {
+
+/// One message under way.
+struct Request {
+  explicit Request(int of_peer) : peer(of_peer) {}
+  const int peer;
+  std::atomic<bool> done{false};
+};
+using RequestPtr = std::shared_ptr<Request>;
+
+class Waiter;
+
+/// A peer did not take part in time.
+struct TimeoutError : core::CommError {
+  using CommError::CommError;
+};
+
+class Transport {
+ public:
+  virtual ~Transport() = default;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+  virtual const char* backend() const = 0;
+
+  /// `data` stays untouched until the request is done; both sides name the same number of bytes.
+  virtual RequestPtr start_send(int to, const void* data, int64_t bytes) = 0;
+  virtual RequestPtr start_receive(int from, void* data, int64_t bytes) = 0;
+  /// Advances what is under way; sleeps for at most `patience` when nothing can move.
+  virtual void progress(std::chrono::microseconds patience) = 0;
+
+  /// The transport among `members` (ranks of this one, in their new order; this rank is one of them). Every rank of
+  /// this transport calls it at the same time, each with its own members; `serial` counts these calls.
+  virtual std::unique_ptr<Transport> split(const std::vector<int>& members, int serial, Waiter& waiter) = 0;
+
+  /// Called first by abort(), on the thread that aborts; mpi ends the process here.
+  virtual void end_job(int /*exit_code*/) noexcept {}
+  /// Called on the worker once the group is aborted: peers that wait for this rank must wake.
+  virtual void close() noexcept {}
+};
+
+/// How long to wait and when to give up.
+class Waiter {
+ public:
+  Waiter(Transport& transport, const std::atomic<bool>& aborted, std::chrono::duration<double> timeout)
+      : transport_(transport), aborted_(aborted), timeout_(timeout) {}
+
+  void restart() { start_ = std::chrono::steady_clock::now(); }
+  /// Returns when all are done. throws CommError on abort, and after the time-out with the ranks waited for.
+  void complete(const std::vector<RequestPtr>& requests);
+  /// One look; throws as above. `requests` only name the peers in the message.
+  void check(const std::vector<RequestPtr>& requests) const;
+  std::chrono::steady_clock::time_point deadline() const {
+    return start_ + std::chrono::duration_cast<std::chrono::steady_clock::duration>(timeout_);
+  }
+  bool aborted() const { return aborted_.load(); }
+
+ private:
+  Transport& transport_;
+  const std::atomic<bool>& aborted_;
+  const std::chrono::duration<double> timeout_;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+/// VITRAIL_COMM_TIMEOUT_S, else `otherwise`. throws CommError when it is not a positive number.
+std::chrono::duration<double> timeout_setting(double otherwise);
+
+}  // namespace vitrail::comm

@@ -1,0 +1,45 @@
+#pragma GCC optimize("O3,no-math-errno,no-trapping-math,fp-contract=off")
+#include "vitrail/kernels/flat.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "vitrail/kernels/bf16.h"
+#include "vitrail/kernels/clip.h"
+#include "vitrail/kernels/vectorize.h"
+
+namespace vitrail::kernels {
+
+VT_VECTORIZED double sum_squares_cpu(const float* x, int64_t count) {
+  // Eight sums side by side: the order of additions is then fixed and still fits vector registers.
+  constexpr int kLanes = 8;
+  double lanes[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes)
+    for (int j = 0; j < kLanes; ++j)
+      lanes[j] += static_cast<double>(x[i + j]) * static_cast<double>(x[i + j]);
+  for (; i < count; ++i) lanes[0] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  double sum = 0;
+  for (const double lane : lanes) sum += lane;
+  return sum;
+}
+
+void clip_scale_cpu(const double* sum, float max_norm, float* norm, float* scale) {
+  *norm = static_cast<float>(std::sqrt(*sum));
+  *scale = clip_factor(*norm, max_norm);
+}
+
+VT_VECTORIZED void accumulate_bf16_cpu(float* __restrict sum, uint16_t* __restrict part,
+                                       int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i) {
+    sum[i] += from_bf16(part[i]);
+    part[i] = 0;
+  }
+}
+
+VT_VECTORIZED void cast_bf16_cpu(uint16_t* __restrict out, const float* __restrict in,
+                                 int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i) out[i] = to_bf16(in[i]);
+}
+
+}  // namespace vitrail::kernels

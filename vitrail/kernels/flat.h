@@ -1,0 +1,36 @@
+#pragma once
+/// Small operations over flat arenas: norm and clipping, accumulation of bf16 gradients, casts. CPU
+/// forms take a range; CUDA forms are asynchronous on `stream`.
+///
+/// Needs    16-byte aligned device pointers.
+
+#include <cstdint>
+
+namespace vitrail::kernels {
+
+/// Sums are taken in pieces of this many elements, the pieces added in order, so that the result
+/// does not depend on the number of threads.
+constexpr int64_t kSumPiece = 1 << 15;
+/// Partial sums of the CUDA reduction; fixed, so that the result depends on the data alone.
+constexpr int64_t kSumPartials = 1056;
+
+/// Sum of x[i]^2 over one piece, in fp64.
+double sum_squares_cpu(const float* x, int64_t count);
+/// *sum = sum of x[i]^2: fp32 within a thread, fp64 across threads and blocks. `partials` holds
+/// kSumPartials doubles.
+void sum_squares(const float* x, int64_t count, double* partials, double* sum, void* stream);
+
+/// *norm = sqrt(*sum); *scale = min(1, max_norm / (norm + 1e-6)) as torch.nn.utils.clip_grad_norm_;
+/// 1 when max_norm <= 0; 0 when the norm is not finite.
+void clip_scale_cpu(const double* sum, float max_norm, float* norm, float* scale);
+void clip_scale(const double* sum, float max_norm, float* norm, float* scale, void* stream);
+
+/// sum[i] += part[i]; part[i] = 0.
+void accumulate_bf16_cpu(float* sum, uint16_t* part, int64_t begin, int64_t end);
+void accumulate_bf16(float* sum, uint16_t* part, int64_t count, void* stream);
+
+/// out[i] = in[i] rounded to nearest even.
+void cast_bf16_cpu(uint16_t* out, const float* in, int64_t begin, int64_t end);
+void cast_bf16(uint16_t* out, const float* in, int64_t count, void* stream);
+
+}  // namespace vitrail::kernels

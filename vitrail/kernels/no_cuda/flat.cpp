@@ -1,0 +1,19 @@
+#include "vitrail/kernels/flat.h"
+
+#include "vitrail/core/error.h"
+
+namespace vitrail::kernels {
+namespace {
+
+[[noreturn]] void missing(const char* name) {
+  core::fail("[kernels] {} on a GPU needs a CUDA build; configure with -DVITRAIL_CUDA=ON", name);
+}
+
+}  // namespace
+
+void sum_squares(const float*, int64_t, double*, double*, void*) { missing("sum_squares"); }
+void clip_scale(const double*, float, float*, float*, void*) { missing("clip_scale"); }
+void accumulate_bf16(float*, uint16_t*, int64_t, void*) { missing("accumulate_bf16"); }
+void cast_bf16(uint16_t*, const float*, int64_t, void*) { missing("cast_bf16"); }
+
+}  // namespace vitrail::kernels

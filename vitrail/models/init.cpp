@@ -1,0 +1,100 @@
+#include "vitrail/models/init.h"
+
+#include <cmath>
+#include <numbers>
+#include <optional>
+
+#include <ATen/core/grad_mode.h>
+
+#include "vitrail/core/philox.h"
+
+namespace vitrail::models {
+namespace {
+
+/// FNV-1a: a fixed, well-known hash, because std::hash may differ between libraries.
+uint64_t name_hash(const std::string& name) {
+  uint64_t hash = 0xcbf29ce484222325ull;
+  for (const char letter : name) hash = (hash ^ static_cast<unsigned char>(letter)) * 0x100000001b3ull;
+  return hash;
+}
+
+/// In (0, 1): never 0, so that its logarithm is finite.
+double open_uniform(uint32_t bits) { return (static_cast<double>(bits) + 0.5) / 4294967296.0; }
+
+/// Four values of unit scale from one Philox block; normals by Box and Muller.
+void fill_four(const core::Philox4& bits, Fill fill, double out[4]) {
+  if (fill == Fill::uniform) {
+    for (int j = 0; j < 4; ++j) out[j] = 2.0 * open_uniform(bits.x[j]) - 1.0;
+    return;
+  }
+  for (int j = 0; j < 4; j += 2) {
+    const double radius = std::sqrt(-2.0 * std::log(open_uniform(bits.x[j])));
+    const double angle = 2.0 * std::numbers::pi * open_uniform(bits.x[j + 1]);
+    out[j] = radius * std::cos(angle);
+    out[j + 1] = radius * std::sin(angle);
+  }
+}
+
+void fill_random(float* out, int64_t count, const core::DrawKey& key, uint64_t sample, const Initial& initial) {
+  for (int64_t first = 0; first < count; first += 4) {
+    double values[4];
+    fill_four(core::draw4(key, sample, static_cast<uint32_t>(first / 4)), initial.fill, values);
+    for (int64_t j = 0; j < std::min<int64_t>(4, count - first); ++j)
+      out[first + j] = static_cast<float>(initial.scale * values[j]);
+  }
+}
+
+/// PyTorch's convolution: Kaiming-uniform with a = sqrt(5) is uniform in +-1/sqrt(fan_in), weight and bias alike.
+Initial convolution_initial(int64_t inputs) { return {Fill::uniform, 1.0 / std::sqrt(static_cast<double>(inputs))}; }
+
+/// What both schemes agree on; none for weight matrices and tokens.
+std::optional<Initial> common_initial(const std::string& name, const at::Tensor& parameter, double layer_scale,
+                                      int64_t patch_values) {
+  if (name == "patch_embed.proj.bias") return convolution_initial(patch_values);
+  if (name.ends_with(".gamma")) return Initial{Fill::constant, layer_scale};
+  if (name.ends_with(".bias")) return Initial{Fill::zeros};
+  if (name.ends_with(".weight") && parameter.dim() == 1) return Initial{Fill::ones};
+  return std::nullopt;
+}
+
+}  // namespace
+
+InitialRule timm_initial(double layer_scale, int64_t patch_values) {
+  return [=](const std::string& name, const at::Tensor& parameter) -> Initial {
+    if (name == "patch_embed.proj.weight") return convolution_initial(patch_values);
+    if (name == "cls_token" || name == "reg_token") return {Fill::normal, 1e-6};
+    if (name.ends_with(".fc1_g.weight")) return {Fill::normal, 1e-6};
+    if (name.ends_with(".fc1_g.bias")) return {Fill::ones};
+    // timm truncates at +-2, a hundred standard deviations away.
+    return common_initial(name, parameter, layer_scale, patch_values).value_or(Initial{Fill::normal, 0.02});
+  };
+}
+
+InitialRule mae_initial(double layer_scale, int64_t patch_values) {
+  return [=](const std::string& name, const at::Tensor& parameter) -> Initial {
+    if (name == "cls_token" || name == "mask_token") return {Fill::normal, 0.02};
+    if (const auto common = common_initial(name, parameter, layer_scale, patch_values)) return *common;
+    const int64_t outputs = parameter.size(0), inputs = parameter.numel() / outputs;
+    return {Fill::uniform, std::sqrt(6.0 / static_cast<double>(outputs + inputs))};
+  };
+}
+
+void initialise(const std::vector<nn::NamedTensor>& parameters, uint64_t seed, const InitialRule& rule) {
+  const at::NoGradGuard no_grad;
+  const core::DrawKey key{seed, core::Stream::init, 0, 0};
+  for (const nn::NamedTensor& parameter : parameters) {
+    const Initial initial = rule(parameter.name, parameter.tensor);
+    at::Tensor tensor = parameter.tensor;
+    switch (initial.fill) {
+      case Fill::zeros: tensor.zero_(); break;
+      case Fill::ones: tensor.fill_(1.0); break;
+      case Fill::constant: tensor.fill_(initial.scale); break;
+      case Fill::normal:
+      case Fill::uniform:
+        fill_random(tensor.mutable_data_ptr<float>(), tensor.numel(), key, name_hash(parameter.name) & ((1ull << 48) - 1),
+                    initial);
+    }
+  }
+}
+
+}  // namespace vitrail::models

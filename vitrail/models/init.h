@@ -1,0 +1,36 @@
+#pragma once
+/// Initial values by parameter name: a function of (seed, name, element), whatever else the model holds.
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "vitrail/nn/module.h"
+
+namespace vitrail::models {
+
+enum class Fill { zeros, ones, constant, normal, uniform };
+
+struct Initial {
+  Fill fill = Fill::zeros;
+  double scale = 0.0;  // constant: the value; normal: standard deviation; uniform: half width around zero
+};
+
+/// What a parameter starts as, from its full name and itself.
+using InitialRule = std::function<Initial(const std::string& name, const at::Tensor& parameter)>;
+
+/// timm's vision transformer: normal(0.02) matrices and positions, zero biases, unit norms, class and register tokens
+/// normal(1e-6), patch embedding as a PyTorch convolution; SwiGLU's gate normal(1e-6) with bias one.
+/// `layer_scale` is the initial gamma, `patch_values` the inputs S of one output of the patch embedding.
+InitialRule timm_initial(double layer_scale, int64_t patch_values);
+/// facebookresearch/mae: Xavier-uniform matrices (the patch embedding flattened; its bias as a PyTorch convolution's),
+/// zero biases, unit norms, class and mask tokens normal(0.02).
+InitialRule mae_initial(double layer_scale, int64_t patch_values);
+
+/// Fills CPU fp32 parameters in place.
+void initialise(const std::vector<nn::NamedTensor>& parameters, uint64_t seed, const InitialRule& rule);
+
+}  // namespace vitrail::models

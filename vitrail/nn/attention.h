@@ -1,0 +1,53 @@
+#pragma once
+/// Multi-head self-attention with timm's names: qkv, q_norm, k_norm, proj.
+///
+/// Paper    Vaswani et al. 2017, arXiv:1706.03762; q/k normalisation: Dehghani et al. 2023, arXiv:2302.05442.
+/// Shapes   B batch, L tokens, D width, N heads, E = D / N.
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include <ATen/core/Tensor.h>
+
+#include "vitrail/nn/draws.h"
+#include "vitrail/nn/linear.h"
+#include "vitrail/nn/module.h"
+#include "vitrail/nn/norm.h"
+
+namespace vitrail::nn {
+
+struct AttentionOptions {
+  int64_t width = 768;
+  int64_t num_heads = 12;
+  bool qkv_bias = true;
+  bool qk_norm = false;
+  NormOptions norm;
+  double attn_drop = 0.0;
+  double proj_drop = 0.0;
+  uint16_t draw_layer = 0;  // uses draw_layer (probabilities) and draw_layer + 1 (output)
+};
+
+/// softmax(q k^T / sqrt(E)) v for q, k, v [B, N, L, E]: ops::sdpa or ops::plain_attention, or what sequence parallelism
+/// puts in their place.
+using Attend = std::function<at::Tensor(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v)>;
+
+class Attention : public Module {
+ public:
+  explicit Attention(const AttentionOptions& options);
+  /// x_BLD -> [B, L, D]. While attention dropout is active the written-out formula runs instead of the core.
+  at::Tensor forward(const at::Tensor& x_BLD, const Draws& draws) const;
+  void set_attend(Attend attend) { attend_ = std::move(attend); }
+  Linear& qkv() { return *qkv_; }
+  Linear& proj() { return *proj_; }
+
+ private:
+  at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Draws& draws) const;
+
+  AttentionOptions options_;
+  Attend attend_;
+  std::shared_ptr<Linear> qkv_, proj_;  // qkv weight [3D, D]: q of all heads, then k, then v
+  std::shared_ptr<Norm> q_norm_, k_norm_;
+};
+
+}  // namespace vitrail::nn

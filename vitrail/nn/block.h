@@ -1,0 +1,73 @@
+#pragma once
+/// The pre-norm transformer block with timm's names: norm1, attn, ls1, norm2, mlp, ls2.
+///
+///   x <- x + drop_path(ls1(attn(norm1(x))));  x <- x + drop_path(ls2(mlp(norm2(x))))
+/// Paper    Dosovitskiy et al. 2021, arXiv:2010.11929; LayerScale: Touvron et al. 2021, arXiv:2103.17239.
+/// Shapes   B batch, L tokens, D width.
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+
+#include <ATen/core/Tensor.h>
+
+#include "vitrail/nn/attention.h"
+#include "vitrail/nn/draws.h"
+#include "vitrail/nn/mlp.h"
+#include "vitrail/nn/module.h"
+#include "vitrail/nn/norm.h"
+
+namespace vitrail::nn {
+
+/// Everything a block is, as data.
+struct BlockOptions {
+  int64_t width = 768;
+  int64_t num_heads = 12;
+  int64_t mlp_hidden = 3072;
+  bool qkv_bias = true;
+  bool qk_norm = false;
+  bool layer_scale = false;
+  NormOptions norm;
+  MlpKind mlp = MlpKind::gelu;
+  double drop_path = 0.0;
+  double attn_drop = 0.0;
+  double proj_drop = 0.0;
+  int index = 0;  // place among all blocks of the model: tells its random draws from those of other blocks
+};
+
+/// A learned factor per channel on a residual branch. Name: gamma [D].
+class LayerScale : public Module {
+ public:
+  explicit LayerScale(int64_t width) : gamma_(register_parameter("gamma", {width})) {}
+  at::Tensor forward(const at::Tensor& x) const { return x.mul(gamma_); }
+
+ private:
+  at::Tensor gamma_;
+};
+
+class Block : public Module {
+ public:
+  /// Draw layers of one block: 4 for dropouts, 2 for drop-path.
+  static constexpr int kDrawsPerBlock = 4;
+
+  explicit Block(const BlockOptions& options);
+  /// x_BLD -> [B, L, D]
+  at::Tensor forward(const at::Tensor& x_BLD, const Draws& draws) const;
+  Attention& attention() { return *attn_; }
+  const BlockOptions& options() const { return options_; }
+
+ private:
+  /// What is added to the residual stream; `branch` is 0 for attention, 1 for the MLP.
+  at::Tensor finish_branch(at::Tensor y_BLD, const LayerScale* scale, const Draws& draws, int branch) const;
+
+  BlockOptions options_;
+  std::shared_ptr<Norm> norm1_, norm2_;
+  std::shared_ptr<Attention> attn_;
+  std::shared_ptr<LayerScale> ls1_, ls2_;  // null without layer_scale
+  std::shared_ptr<Mlp> mlp_;
+};
+
+/// Drop-path rate of block i: rate * i / (depth - 1).
+double drop_path_rate(double rate, int i, int depth);
+
+}  // namespace vitrail::nn

@@ -1,0 +1,153 @@
+#include "vitrail/nn/stack.h"
+
+#include <algorithm>
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "vitrail/core/error.h"
+
+namespace vitrail::nn {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+/// Plain ATen under a local graph that begins at a detached leaf and ends at the block's output.
+class AutogradEngine : public BlockEngine {
+ public:
+  explicit AutogradEngine(bool recompute) : recompute_(recompute) {}
+  std::string name() const override { return recompute_ ? "autograd, blocks recomputed" : "autograd"; }
+
+  at::Tensor forward(Block& block, const at::Tensor& x_BLD, const Draws& draws, int, Saved& keep) override {
+    keep.input = x_BLD.detach().set_requires_grad(true);
+    if (recompute_) {
+      const at::NoGradGuard no_grad;
+      return block.forward(keep.input, draws);
+    }
+    build_graph(block, draws, keep);
+    return keep.output.detach();
+  }
+
+  at::Tensor backward(Block& block, const at::Tensor& dy_BLD, const Draws& draws, int, Saved& kept) override {
+    if (recompute_) build_graph(block, draws, kept);
+    variable_list ends, gradients;
+    if (dy_BLD.defined()) ends.push_back(kept.output), gradients.push_back(dy_BLD);
+    if (kept.input_gradient.defined()) ends.push_back(kept.entry), gradients.push_back(kept.input_gradient);
+    if (ends.empty()) return {};
+    torch::autograd::backward(ends, gradients);
+    return kept.input.grad();
+  }
+
+ private:
+  static void build_graph(Block& block, const Draws& draws, Saved& keep) {
+    const at::AutoGradMode grad_mode(true);
+    keep.entry = keep.input.view_as(keep.input);
+    keep.output = block.forward(keep.entry, draws);
+  }
+
+  bool recompute_;
+};
+
+/// What one pass through a stack leaves for backward; lives as long as the autograd node.
+struct Pass : torch::CustomClassHolder {
+  Stack* stack = nullptr;
+  Draws draws;
+  std::vector<int> taps;
+  std::vector<Saved> saved;
+  bool consumed = false;
+};
+
+}  // namespace
+
+std::unique_ptr<BlockEngine> autograd_engine(bool recompute) { return std::make_unique<AutogradEngine>(recompute); }
+
+/// The trunk as one node of the outer graph. Outputs: the last block's output, then the taps.
+struct StackFunction : torch::autograd::Function<StackFunction> {
+  static variable_list forward(AutogradContext* context, const at::Tensor& x_BLD, Stack* stack, const Draws& draws,
+                               const std::vector<int>& taps) {
+    auto pass = c10::make_intrusive<Pass>();
+    pass->stack = stack;
+    pass->draws = draws;
+    pass->taps = taps;
+    pass->saved.resize(stack->depth());
+    std::vector<at::Tensor> outputs;
+    variable_list results{stack->run_forward(x_BLD, draws, &pass->saved, taps.empty() ? nullptr : &outputs)};
+    for (const int tap : taps) results.push_back(outputs[tap].detach());
+    context->saved_data["pass"] = at::IValue::make_capsule(pass);
+    context->set_materialize_grads(false);
+    return results;
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    const c10::intrusive_ptr<Pass> pass =
+        c10::static_intrusive_pointer_cast<Pass>(context->saved_data["pass"].toCapsule());
+    VT_CHECK(!pass->consumed, "[stack] backward must run once per forward but was called again");
+    pass->consumed = true;
+    return {pass->stack->run_backward(gradients, pass->draws, pass->taps, pass->saved), {}, {}, {}};
+  }
+};
+
+Stack::Stack(std::vector<std::shared_ptr<Block>> blocks) : blocks_(std::move(blocks)), engine_(autograd_engine(false)) {
+  for (size_t i = 0; i < blocks_.size(); ++i) register_module(std::to_string(i), blocks_[i]);
+}
+
+void Stack::notify(void (StackObserver::*event)(int), int i) {
+  for (StackObserver* observer : observers_) (observer->*event)(i);
+}
+
+void Stack::remove_observer(StackObserver* observer) { std::erase(observers_, observer); }
+
+at::Tensor Stack::run_forward(at::Tensor x_BLD, const Draws& draws, std::vector<Saved>* saved,
+                              std::vector<at::Tensor>* outputs) {
+  for (int i = 0; i < depth(); ++i) {
+    notify(&StackObserver::before_forward, i);
+    x_BLD = saved ? engine_->forward(*blocks_[i], x_BLD, draws, i, (*saved)[i]) : blocks_[i]->forward(x_BLD, draws);
+    if (outputs) outputs->push_back(x_BLD);
+    notify(&StackObserver::after_forward, i);
+  }
+  return x_BLD;
+}
+
+at::Tensor Stack::run_backward(const std::vector<at::Tensor>& gradients, const Draws& draws,
+                               const std::vector<int>& taps, std::vector<Saved>& saved) {
+  std::vector<at::Tensor> tap_gradients(depth());  // of the output of block i
+  for (size_t t = 0; t < taps.size(); ++t) {
+    at::Tensor& sum = tap_gradients[taps[t]];
+    const at::Tensor& more = gradients[1 + t];
+    if (more.defined()) sum = sum.defined() ? sum + more : more;
+  }
+  at::Tensor dy_BLD = gradients[0];
+  if (at::Tensor& last = tap_gradients.back(); last.defined()) dy_BLD = dy_BLD.defined() ? last + dy_BLD : last;
+  for (int i = depth() - 1; i >= 0; --i) {
+    notify(&StackObserver::before_backward, i);
+    if (i > 0) saved[i].input_gradient = tap_gradients[i - 1];
+    dy_BLD = engine_->backward(*blocks_[i], dy_BLD, draws, i, saved[i]);
+    saved[i] = {};
+    notify(&StackObserver::after_backward, i);
+  }
+  return dy_BLD;
+}
+
+at::Tensor Stack::forward(const at::Tensor& x_BLD, const Draws& draws, const std::vector<int>& taps,
+                          std::vector<at::Tensor>* tap_outputs) {
+  for (const int tap : taps)
+    VT_CHECK(tap >= 0 && tap < depth(), "[stack] a tap must be a block in [0, {}) but got {}", depth(), tap);
+  if (depth() == 0) return x_BLD;
+  if (!at::GradMode::is_enabled()) {
+    std::vector<at::Tensor> outputs;
+    at::Tensor y_BLD = run_forward(x_BLD, draws, nullptr, taps.empty() ? nullptr : &outputs);
+    if (tap_outputs)
+      for (const int tap : taps) tap_outputs->push_back(outputs[tap]);
+    return y_BLD;
+  }
+  // The node exists only if an input requires grad; parameters inside are not inputs of it.
+  const at::Tensor entry_BLD = x_BLD.requires_grad() ? x_BLD : x_BLD.detach().set_requires_grad(true);
+  const variable_list results = StackFunction::apply(entry_BLD, this, draws, taps);
+  if (tap_outputs) tap_outputs->insert(tap_outputs->end(), results.begin() + 1, results.end());
+  return results[0];
+}
+
+}  // namespace vitrail::nn

@@ -1,0 +1,123 @@
+#include "vitrail/parallel/device.h"
+
+#include <chrono>
+
+#include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAStream.h>
+#include <cuda_runtime.h>
+
+#include "vitrail/core/error.h"
+#include "vitrail/parallel/host.h"
+
+namespace vitrail::parallel {
+namespace {
+
+void check(cudaError_t status, const char* what) {
+  VT_CHECK(status == cudaSuccess, "[device] {} must succeed but CUDA says: {}", what,
+           cudaGetErrorString(status));
+}
+
+/// torch's index of the device; a device without index is the current one.
+c10::DeviceIndex index_of(at::Device device) {
+  return device.has_index() ? device.index() : c10::cuda::current_device();
+}
+
+cudaStream_t as_stream(void* stream) { return static_cast<cudaStream_t>(stream); }
+
+}  // namespace
+
+int gpu_count() { return c10::cuda::device_count(); }
+
+std::string device_name(at::Device device) {
+  if (device.is_cpu()) return host_name_of_cpu();
+  cudaDeviceProp properties;
+  check(cudaGetDeviceProperties(&properties, index_of(device)), "reading the device's properties");
+  return properties.name;
+}
+
+void set_device(at::Device device) {
+  if (device.is_cuda()) c10::cuda::set_device(index_of(device));
+}
+
+void* current_stream(at::Device device) {
+  return device.is_cpu() ? nullptr : c10::cuda::getCurrentCUDAStream(index_of(device)).stream();
+}
+
+void* side_stream(at::Device device) {
+  return device.is_cpu()
+             ? nullptr
+             : c10::cuda::getStreamFromPool(/*isHighPriority=*/true, index_of(device)).stream();
+}
+
+void synchronize(at::Device device) {
+  if (device.is_cpu()) return;
+  set_device(device);
+  c10::cuda::device_synchronize();
+}
+
+int64_t peak_memory_bytes(at::Device device) {
+  if (device.is_cpu()) return host_peak_bytes();
+  return c10::cuda::CUDACachingAllocator::getDeviceStats(index_of(device)).allocated_bytes[0].peak;
+}
+
+void reset_peak_memory(at::Device device) {
+  if (device.is_cpu()) return reset_host_peak();
+  c10::cuda::CUDACachingAllocator::resetPeakStats(index_of(device));
+}
+
+int64_t total_memory_bytes(at::Device device) {
+  if (device.is_cpu()) return host_total_bytes();
+  cudaDeviceProp properties;
+  check(cudaGetDeviceProperties(&properties, index_of(device)), "reading the device's properties");
+  return static_cast<int64_t>(properties.totalGlobalMem);
+}
+
+struct Event::State {
+  cudaEvent_t event = nullptr;  // null on the CPU
+  std::chrono::steady_clock::time_point time;
+};
+
+Event::Event(at::Device device, bool timing) : state_(std::make_unique<State>()) {
+  if (device.is_cpu()) return;
+  set_device(device);
+  check(
+      cudaEventCreateWithFlags(&state_->event, timing ? cudaEventDefault : cudaEventDisableTiming),
+      "creating an event");
+}
+
+Event::~Event() {
+  if (state_ && state_->event) cudaEventDestroy(state_->event);
+}
+
+Event::Event(Event&&) noexcept = default;
+
+Event& Event::operator=(Event&& other) noexcept {
+  std::swap(state_, other.state_);
+  return *this;
+}
+
+void Event::record(void* stream) {
+  state_->time = std::chrono::steady_clock::now();
+  if (state_->event) check(cudaEventRecord(state_->event, as_stream(stream)), "recording an event");
+}
+
+void Event::make_wait(void* stream) const {
+  if (state_->event)
+    check(cudaStreamWaitEvent(as_stream(stream), state_->event, 0), "waiting for an event");
+}
+
+void Event::synchronize() const {
+  if (state_->event) check(cudaEventSynchronize(state_->event), "waiting for the device");
+}
+
+double Event::ms_since(const Event& earlier) const {
+  if (!state_->event)
+    return std::chrono::duration<double, std::milli>(state_->time - earlier.state_->time).count();
+  synchronize();
+  float ms = 0;
+  check(cudaEventElapsedTime(&ms, earlier.state_->event, state_->event), "reading two events");
+  return ms;
+}
+
+}  // namespace vitrail::parallel

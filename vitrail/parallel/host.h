@@ -1,0 +1,14 @@
+#pragma once
+/// What device.h says of the CPU, shared by builds with and without CUDA.
+
+#include <cstdint>
+#include <string>
+
+namespace vitrail::parallel {
+
+std::string host_name_of_cpu();
+int64_t host_peak_bytes();
+void reset_host_peak();
+int64_t host_total_bytes();
+
+}  // namespace vitrail::parallel

@@ -1,0 +1,113 @@
+#include "vitrail/train/assembly.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <thread>
+
+#include "vitrail/core/error.h"
+#include "vitrail/nn/stack.h"
+#include "vitrail/ops/attention.h"
+#include "vitrail/parallel/device.h"
+#include "vitrail/train/checkpoint.h"
+
+#include <ATen/Parallel.h>
+#include <c10/core/GradMode.h>
+
+namespace vitrail::train {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Cores this process may run on; a launcher that binds ranks to cores leaves it fewer.
+int allowed_cores() {
+  cpu_set_t cores;
+  if (::sched_getaffinity(0, sizeof cores, &cores) == 0) return std::max(1, CPU_COUNT(&cores));
+  return std::max(1u, std::thread::hardware_concurrency());
+}
+
+/// Folder of a run: its newest valid checkpoint, else the weights written at the end.
+std::string source_in_run(const std::string& folder) {
+  if (!list_checkpoints(folder).empty()) return resolve_checkpoint(folder);
+  for (const char* name : {"weights-ema.safetensors", "weights.safetensors"})
+    if (fs::exists(fs::path(folder) / name)) return (fs::path(folder) / name).string();
+  core::fail<core::CheckpointError>(
+      "[weights] {} holds no checkpoint and no weights.safetensors; train first or give --weights", folder);
+}
+
+bool holds_average(const CheckpointReader& checkpoint) {
+  const std::vector<std::string> names = checkpoint.names();
+  return std::any_of(names.begin(), names.end(), [](const std::string& name) { return name.rfind("ema/", 0) == 0; });
+}
+
+}  // namespace
+
+at::Device choose_device(const config::Run& options, const comm::Launch& launch) {
+  const int gpus = options.device == "cpu" ? 0 : parallel::gpu_count();
+  if (options.device == "cpu" || (options.device == "auto" && gpus == 0)) return at::kCPU;
+  VT_REQUIRE(ConfigError, gpus > 0,
+             "[device] run.device=cuda needs a GPU that this build can use but there is none; set run.device=cpu");
+  VT_REQUIRE(ConfigError, launch.local_rank < gpus,
+             "[device] every rank needs a GPU of its own but {} ranks share the {} GPUs of {}; start fewer ranks",
+             launch.local_size, gpus, launch.host);
+  const at::Device device(at::kCUDA, static_cast<at::DeviceIndex>(launch.local_rank));
+  parallel::set_device(device);
+  return device;
+}
+
+int set_threads(const config::Run& options, const comm::Launch& launch) {
+  int threads = static_cast<int>(options.threads);
+  if (threads <= 0) {
+    const int all = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+    const int allowed = allowed_cores();
+    threads = allowed < all ? allowed : std::max(1, all / std::max(1, launch.local_size));
+  }
+  at::set_num_threads(threads);
+  return threads;
+}
+
+comm::MeshShape mesh_shape(const config::Parallel& options) {
+  return {options.replicate, options.shard, options.pipeline, options.sequence, options.tensor};
+}
+
+at::ScalarType compute_dtype(const config::Train& options) {
+  return options.precision == "bf16" ? at::kBFloat16 : at::kFloat;
+}
+
+void check_layout(const config::Recipe& recipe, const comm::Mesh& mesh) {
+  const int64_t ranks = mesh.world().size(), data_ranks = mesh.data_size(), batch = recipe.data.batch_size;
+  VT_REQUIRE(ConfigError, ranks == 1 || !(recipe.parallel.strategy == "none"),
+             "[layout] parallel.strategy=none is for one rank but got {} ranks; use parallel.strategy=ddp", ranks);
+  VT_REQUIRE(ConfigError, data_ranks == ranks,
+             "[layout] only the axes replicate and shard may exceed 1 so far but got {}", mesh.describe());
+  VT_REQUIRE(ConfigError, batch % data_ranks == 0,
+             "[layout] data.batch_size must be a multiple of the data ranks but got {} and {}", batch, data_ranks);
+  const int64_t local = batch / data_ranks;
+  VT_REQUIRE(ConfigError, local % recipe.train.micro_batches == 0,
+             "[layout] data.batch_size / data ranks must be a multiple of train.micro_batches but got {} / {} = {} and {}",
+             batch, data_ranks, local, recipe.train.micro_batches);
+}
+
+void configure_trunk(models::Model& model, const config::Train& options) {
+  const nn::Attend plain = [](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+    return ops::plain_attention(q, k, v);
+  };
+  const nn::Attend attend = options.attention == "plain" ? plain : nn::Attend(ops::sdpa);
+  for (nn::Stack* stack : model.stacks()) {
+    stack->set_engine(nn::autograd_engine(options.recompute == "block"));
+    for (int i = 0; i < stack->depth(); ++i) stack->block(i).attention().set_attend(attend);
+  }
+}
+
+data::Batch on_device(data::Batch batch, at::Device device) {
+  for (at::Tensor* tensor : {&batch.image, &batch.label, &batch.mask_noise, &batch.sample_ids})
+    if (tensor->defined()) *tensor = tensor->to(device, /*non_blocking=*/true);
+  return batch;
+}
+
+std::string run_folder(const config::Run& options) { return (fs::path(options.output) / options.name).string(); }
+
+}  // namespace vitrail::train

@@ -1,0 +1,45 @@
+#pragma once
+/// What training, evaluation and prediction build in the same way from a recipe.
+
+#include <string>
+
+#include <ATen/core/Tensor.h>
+
+#include "vitrail/comm/launch.h"
+#include "vitrail/comm/mesh.h"
+#include "vitrail/config/recipe.h"
+#include "vitrail/data/batch.h"
+#include "vitrail/models/model.h"
+
+namespace vitrail::train {
+
+/// The GPU of this rank's place on its host, or the CPU; makes it current.
+/// throws ConfigError: run.device is cuda but none is visible, or fewer than ranks on this host.
+at::Device choose_device(const config::Run& options, const comm::Launch& launch);
+
+/// run.threads, else this process's share of the cores it may use. Returns the number.
+int set_threads(const config::Run& options, const comm::Launch& launch);
+
+comm::MeshShape mesh_shape(const config::Parallel& options);
+at::ScalarType compute_dtype(const config::Train& options);
+
+/// Everything that has to fit between recipe and ranks.
+/// throws ConfigError with the numbers.
+void check_layout(const config::Recipe& recipe, const comm::Mesh& mesh);
+
+/// Gives the model's trunks the engine, recompute and attention that the recipe asks for.
+void configure_trunk(models::Model& model, const config::Train& options);
+
+/// The batch with all of its tensors on `device`; from pinned memory the copy does not block.
+data::Batch on_device(data::Batch batch, at::Device device);
+
+/// output/name
+std::string run_folder(const config::Run& options);
+
+/// Fills the model (on the CPU, before it is cut into units) from a safetensors file in any known naming, a checkpoint
+/// folder, or a run folder (its newest valid checkpoint, else its weights-ema.safetensors or weights.safetensors).
+/// Checkpoints give the moving average when they hold one. Empty = the folder of the recipe's run. Returns what was read.
+/// throws CheckpointError naming file and tensor.
+std::string load_weights(models::Model& model, const config::Recipe& recipe, const std::string& path);
+
+}  // namespace vitrail::train

@@ -1,0 +1,104 @@
+#include "vitrail/train/checkpoint_export.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "vitrail/core/error.h"
+#include "vitrail/train/checkpoint_files.h"
+#include "vitrail/train/checkpoint_manifest.h"
+#include "vitrail/train/checkpoint_tensor.h"
+
+namespace vitrail::train {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string size_text(int64_t bytes) {
+  if (bytes < 1024) return fmt::format("{} bytes", bytes);
+  const char* units[] = {"KiB", "MiB", "GiB", "TiB", "PiB"};
+  double value = static_cast<double>(bytes) / 1024;
+  size_t unit = 0;
+  for (; value >= 1024 && unit + 1 < std::size(units); ++unit) value /= 1024;
+  return fmt::format("{:.1f} {}", value, units[unit]);
+}
+
+/// "step: 10 and 12\n", or nothing when they are equal.
+template <class T>
+std::string difference_line(const char* key, const T& a, const T& b) {
+  return a == b ? "" : fmt::format("{}: {} and {}\n", key, a, b);
+}
+
+}  // namespace
+
+std::string describe_checkpoint(const std::string& path, bool full) {
+  const std::string name = fs::path(path).filename().string();
+  try {
+    const CheckpointReader reader(path);
+    if (full) reader.verify();
+    int64_t bytes = 0;
+    for (const auto& [file, entry] : reader.manifest().files) bytes += entry.bytes;
+    const CheckpointInfo& info = reader.info();
+    return fmt::format("{}  step {}  epoch {}  {}  {}  {} file{}  valid{}", name, info.step, info.loader.epoch,
+                       info.created_utc, size_text(bytes), reader.manifest().files.size(),
+                       reader.manifest().files.size() == 1 ? "" : "s", full ? ", every byte" : "");
+  } catch (const core::Error& error) {
+    return fmt::format("{}  not valid: {}", name, error.what());
+  }
+}
+
+std::string describe_difference(const CheckpointReader& a, const CheckpointReader& b) {
+  const CheckpointInfo &x = a.info(), &y = b.info();
+  std::string text = difference_line("step", x.step, y.step) +
+                     difference_line("update_count", x.update_count, y.update_count) +
+                     difference_line("skipped_updates", x.skipped_updates, y.skipped_updates) +
+                     difference_line("epoch", x.loader.epoch, y.loader.epoch) +
+                     difference_line("batch", x.loader.batch, y.loader.batch) +
+                     difference_line("seed", x.seed, y.seed) + difference_line("mesh", x.mesh, y.mesh) +
+                     difference_line("program", x.program, y.program);
+  if (x.recipe != y.recipe) text += "recipe: differs\n";
+  int64_t equal = 0, differ = 0;
+  double largest = 0;
+  for (const TensorDifference& tensor : compare_checkpoints(a, b)) {
+    if (tensor.note.empty() && tensor.max_difference == 0) {
+      ++equal;
+      continue;
+    }
+    ++differ;
+    largest = std::max(largest, tensor.max_difference);
+    text += tensor.note.empty() ? fmt::format("{}: largest difference {:.6g}\n", tensor.name, tensor.max_difference)
+                                : fmt::format("{}: {}\n", tensor.name, tensor.note);
+  }
+  return text + fmt::format("{} tensors equal, {} differ, largest difference {:.6g}\n", equal, differ, largest);
+}
+
+int64_t export_parameters(const std::string& path, bool ema, const std::string& output) {
+  const std::vector<nn::NamedTensor> parameters = read_parameters(path, ema);
+  std::vector<FileTensor> entries;
+  for (const auto& [name, tensor] : parameters)
+    entries.push_back({name, core::DType::f32, tensor.sizes().vec(), static_cast<int64_t>(tensor.nbytes())});
+  const std::string header = safetensors_header(entries, {{"format", "pt"}});
+  std::vector<std::string_view> parts{header};
+  for (const auto& [name, tensor] : parameters)
+    parts.emplace_back(static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes());
+
+  const std::string unfinished = fmt::format("{}.tmp-{}", output, ::getpid());
+  std::error_code error;
+  fs::remove(unfinished, error);
+  try {
+    FileOperations().write_file(unfinished, parts);
+    fs::rename(unfinished, output, error);
+    VT_REQUIRE(CheckpointError, !error, "[checkpoint] {}: cannot write: {}", output, error.message());
+  } catch (...) {
+    fs::remove(unfinished, error);
+    throw;
+  }
+  return static_cast<int64_t>(parameters.size());
+}
+
+}  // namespace vitrail::train

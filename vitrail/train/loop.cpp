@@ -1,0 +1,346 @@
+#include "vitrail/train/loop.h"
+
+#include <unistd.h>
+
+#include <cmath>
+#include <filesystem>
+
+#include "vitrail/core/error.h"
+#include "vitrail/data/reader.h"
+#include "vitrail/parallel/data_parallel.h"
+#include "vitrail/parallel/device.h"
+#include "vitrail/train/assembly.h"
+#include "vitrail/train/checkpoint.h"
+#include "vitrail/train/loop_parts.h"
+#include "vitrail/train/optimizer.h"
+#include "vitrail/train/report.h"
+#include "vitrail/train/report_samples.h"
+#include "vitrail/train/run_folder.h"
+#include "vitrail/train/schedule.h"
+#include "vitrail/train/step.h"
+
+namespace vitrail::train {
+
+namespace {
+
+/// Everything a run is made of, in the order in which it is built (and destroyed in the opposite one).
+class Run {
+ public:
+  Run(const config::ResolvedRecipe& resolved, comm::Communicator& world, const TrainOptions& options);
+  RunResult operator()();
+
+ private:
+  void start();
+  void train();
+  void finish();
+  void log_step(const StepReport& report);
+  bool evaluates_at(int64_t step) const;
+  bool saves_at(int64_t step) const;
+  std::vector<SplitResult> evaluate(bool keep_examples);
+  void save();
+  [[noreturn]] void preempt(int signal);
+  Division division();
+  ReportData report_data(const std::vector<SplitResult>& results);
+
+  const config::ResolvedRecipe& resolved_;
+  const config::Recipe& recipe_;
+  const TrainOptions& options_;
+
+  // --- device and layout
+  comm::Communicator& world_;
+  at::Device device_;
+  int threads_;
+  comm::Mesh mesh_;
+  comm::Communicator& data_group_;  // host memory
+  std::unique_ptr<comm::Communicator> device_group_;
+  bool main_rank_;
+  RunLog log_;
+
+  // --- where to begin
+  RunFolder folder_;
+  Newest resumed_;
+  std::unique_ptr<CheckpointReader> checkpoint_;
+
+  // --- data
+  data::Loader loader_;
+  Evaluator evaluator_;
+  int64_t steps_per_epoch_, total_steps_, first_step_;
+
+  // --- model, units, optimizer
+  std::shared_ptr<models::Model> model_;
+  std::string weights_read_;
+  parallel::UnitSet units_;
+  parallel::GradientReducer reducer_;
+  Optimizer optimizer_;
+  Step step_;
+
+  // --- while it runs
+  std::unique_ptr<CheckpointWriter> writer_;
+  int64_t saved_step_ = -1;
+  SinkList sinks_;
+  StepMeter meter_;
+  double wall_before_ = 0;
+  Stopwatch wall_;
+  RunResult result_;
+};
+
+data::LoaderOptions loader_options(const config::Recipe& recipe, const comm::Mesh& mesh, at::Device device) {
+  data::LoaderOptions options;
+  options.global_batch = recipe.data.batch_size;
+  options.data_rank = mesh.data_rank();
+  options.data_ranks = mesh.data_size();
+  options.workers = recipe.data.workers;
+  options.prefetch = recipe.data.prefetch;
+  options.drop_last = recipe.data.drop_last;
+  options.skip_errors = recipe.data.on_error == "skip";
+  options.pin_memory = device.is_cuda();
+  options.seed = static_cast<uint64_t>(recipe.run.seed);
+  return options;
+}
+
+std::unique_ptr<CheckpointReader> open_checkpoint(const std::string& path) {
+  return path.empty() ? nullptr : std::make_unique<CheckpointReader>(path);
+}
+
+/// The layout is checked as soon as there is a mesh, before files are looked at.
+comm::Communicator& checked_group(const config::Recipe& recipe, comm::Mesh& mesh) {
+  check_layout(recipe, mesh);
+  return mesh.along({comm::Axis::replicate, comm::Axis::shard});
+}
+
+/// Fresh weights, or those the recipe starts from; a resumed run gets its own later.
+std::shared_ptr<models::Model> build_model(const config::Recipe& recipe, bool resumed, std::string& weights_read) {
+  auto model = models::make_model(recipe.model, static_cast<uint64_t>(recipe.run.seed));
+  configure_trunk(*model, recipe.train);
+  if (!resumed && !recipe.model.weights.path.empty()) weights_read = load_start_weights(*model, recipe.model);
+  return model;
+}
+
+Run::Run(const config::ResolvedRecipe& resolved, comm::Communicator& world, const TrainOptions& options)
+    : resolved_(resolved),
+      recipe_(resolved.recipe),
+      options_(options),
+      world_(world),
+      device_(choose_device(recipe_.run, options.launch)),
+      threads_(set_threads(recipe_.run, options.launch)),
+      mesh_(world, mesh_shape(recipe_.parallel)),
+      data_group_(checked_group(recipe_, mesh_)),
+      device_group_(device_.is_cuda() && data_group_.size() > 1 ? comm::device_communicator(data_group_, device_.index())
+                                                                : nullptr),
+      main_rank_(world.rank() == 0),
+      log_(!main_rank_, options.print),
+      folder_(recipe_.run),
+      resumed_(resolve_resume(options.resume, folder_.path(), world)),
+      checkpoint_(open_checkpoint(resumed_.path)),
+      loader_(recipe_.data.sources, recipe_.model, loader_options(recipe_, mesh_, device_),
+              checkpoint_ ? checkpoint_->info().loader : data::LoaderState{}),
+      evaluator_(recipe_.eval.sources, recipe_, mesh_.data_rank(), mesh_.data_size(), device_.is_cuda()),
+      steps_per_epoch_(loader_.batches_per_epoch()),
+      total_steps_(recipe_.train.steps ? *recipe_.train.steps : recipe_.train.epochs.value_or(1) * steps_per_epoch_),
+      first_step_(checkpoint_ ? checkpoint_->info().step : 0),
+      model_(build_model(recipe_, checkpoint_ != nullptr, weights_read_)),
+      units_(*model_, device_, compute_dtype(recipe_.train)),
+      reducer_(*model_, units_, device_group_ ? *device_group_ : data_group_, recipe_.parallel.bucket_mib),
+      optimizer_(units_, recipe_.train.optimizer, recipe_.train.ema_decay),
+      step_(*model_, units_, reducer_, optimizer_,
+            Schedule(recipe_.train.schedule, recipe_.train.optimizer.lr, total_steps_), recipe_.train,
+            static_cast<uint64_t>(recipe_.run.seed), device_, device_group_ ? *device_group_ : data_group_),
+      meter_(device_, mesh_.world().size(), steps_per_epoch_, recipe_.data.batch_size, *model_) {}
+
+/// What is known before the first step, by name.
+Division Run::division() {
+  Division division;
+  division.world = options_.launch.describe();
+  division.mesh = mesh_.describe();
+  division.device = fmt::format("{} ({})", parallel::device_name(device_), device_.str());
+  division.threads = threads_;
+  division.strategy = recipe_.parallel.strategy.value;
+  division.buckets = reducer_.bucket_count();
+  division.precision = recipe_.train.precision.value;
+  division.global_batch = recipe_.data.batch_size;
+  division.ranks = mesh_.data_size();
+  division.micro_batches = recipe_.train.micro_batches;
+  division.samples = loader_.samples();
+  division.held_out = evaluator_.samples();
+  division.steps_per_epoch = steps_per_epoch_;
+  division.total_steps = total_steps_;
+  division.parameters = units_.parameter_count();
+  division.gflops_per_sample = model_->train_flops_per_sample() / 1e9;
+  division.tokens = model_->tokens_per_sample();
+  division.model = describe_model(recipe_.model);
+  division.weights = weights_read_;
+  return division;
+}
+
+/// Folder, log, sinks, checkpoint state: the first thing that is written is written here.
+void Run::start() {
+  if (main_rank_) {
+    folder_.open(resolved_, first_step_);
+    set_run_log(folder_.log());
+  }
+  world_.barrier();
+  CheckpointOptions saving;
+  saving.folder = folder_.checkpoints();
+  saving.keep = recipe_.checkpoint.keep;
+  saving.async = recipe_.checkpoint.async;
+  saving.start_step = first_step_;
+  writer_ = std::make_unique<CheckpointWriter>(world_, saving);
+
+  if (checkpoint_) {
+    checkpoint_->load(state_tensors(units_, optimizer_));
+    units_.publish_master();
+    step_.set_step(first_step_, checkpoint_->info().skipped_updates);
+    wall_before_ = checkpoint_->info().wall_seconds;
+    saved_step_ = first_step_;
+  } else {
+    broadcast_weights(units_, device_group_ ? *device_group_ : data_group_);
+    if (optimizer_.ema().defined()) optimizer_.ema().copy_(units_.master());
+  }
+
+  for (const Skipped& skipped : resumed_.skipped)
+    log_.line(fmt::format("skipped {}: {}", skipped.path, skipped.reason));
+  for (const auto& [name, value] : division().rows()) log_.line(fmt::format("{:<16}{}", name, value));
+  if (checkpoint_) log_.line(fmt::format("{:<16}step {} of {}, from {}", "resumed", first_step_, total_steps_, resumed_.path));
+  if (!main_rank_) return;
+  append_history(folder_.path(), {utc_now(), first_step_, options_.command_line, options_.launch.host, options_.version,
+                                  world_.size()});
+  const RunLength length{recipe_.run.name, total_steps_, steps_per_epoch_, first_step_};
+  if (options_.print) sinks_.add(console_sink(length, ::isatty(STDOUT_FILENO) == 1));
+  sinks_.add(log_sink());
+  sinks_.add(jsonl_sink(folder_.metrics()));
+  if (recipe_.logging.tensorboard) sinks_.add(tensorboard_sink(folder_.tensorboard()));
+}
+
+bool Run::evaluates_at(int64_t step) const {
+  if (recipe_.eval.sources.empty() || step == total_steps_) return false;  // the last one is finish()'s
+  if (recipe_.eval.every_steps > 0) return step % recipe_.eval.every_steps == 0;
+  return recipe_.eval.every_epochs > 0 && step % (recipe_.eval.every_epochs * steps_per_epoch_) == 0;
+}
+
+bool Run::saves_at(int64_t step) const {
+  return recipe_.checkpoint.every_steps > 0 && step % recipe_.checkpoint.every_steps == 0;
+}
+
+void Run::train() {
+  const StopSignal stop;
+  const int64_t every = std::max<int64_t>(1, recipe_.logging.every_steps);
+  std::optional<StepReport> before;  // its loss is on the host by the time the next step is under way
+  for (int64_t done = first_step_ + 1; done <= total_steps_; ++done) {
+    const StepReport report = step_.run(loader_);
+    if (before) result_.losses.push_back(before->loss());
+    before = report;
+    meter_.add(report);
+
+    if (done % every == 0 || done == 1 || done == total_steps_) log_step(report);
+    if (evaluates_at(done)) evaluate(false);
+    if (saves_at(done)) save();
+    const int signal = agreed_signal(stop, world_);
+    if (signal != 0 && done < total_steps_) preempt(signal);
+  }
+  if (before) result_.losses.push_back(before->loss());
+  step_.settle();
+}
+
+void Run::log_step(const StepReport& report) {
+  StepRecord record = meter_.record(report);
+  if (main_rank_) sinks_.step(record);
+}
+
+std::vector<SplitResult> Run::evaluate(bool keep_examples) {
+  step_.settle();
+  std::vector<SplitResult> results;
+  {
+    const EmaScope averaged(units_, optimizer_.ema());
+    results = evaluator_.run(*model_, device_, data_group_, keep_examples);
+  }
+  const int64_t step = step_.step();
+  for (const SplitResult& result : results)
+    if (main_rank_)
+      sinks_.evaluation({step, static_cast<double>(step) / static_cast<double>(steps_per_epoch_), result.split,
+                         result.samples, result.metrics, result.seconds});
+  return results;
+}
+
+/// Every rank calls it; a step that is saved already is not saved again.
+void Run::save() {
+  step_.settle();
+  if (saved_step_ == step_.step()) return;
+  saved_step_ = step_.step();
+  CheckpointInfo info;
+  info.step = step_.step();
+  info.update_count = step_.update_count();
+  info.skipped_updates = step_.skipped();
+  info.loader = loader_.state();
+  info.seed = static_cast<uint64_t>(recipe_.run.seed);
+  info.wall_seconds = wall_before_ + wall_.seconds();
+  info.mesh = mesh_.describe();
+  info.recipe = config::to_yaml(recipe_);
+  info.program = options_.version;
+  writer_->save(state_tensors(units_, optimizer_), info);
+}
+
+void Run::preempt(int signal) {
+  save();
+  writer_->finish();
+  sinks_.flush();
+  core::fail<core::Preempted>("[train] {} came: stopped after step {} of {}, state saved in {}; run the same command again",
+                              signal_name(signal), step_.step(), total_steps_, writer_->last().path.empty() ? resumed_.path : writer_->last().path);
+}
+
+/// Last evaluation, last checkpoint, weights for others, report.
+void Run::finish() {
+  result_.evaluation = evaluate(recipe_.logging.html);
+  save();
+  writer_->finish();
+  result_.folder = folder_.path();
+  result_.first_step = first_step_;
+  result_.steps = step_.step();
+  if (main_rank_) {
+    sinks_.flush();
+    write_weights(folder_.file("weights.safetensors"), units_, units_.master());
+    if (optimizer_.ema().defined()) write_weights(folder_.file("weights-ema.safetensors"), units_, optimizer_.ema());
+    save_report_data(folder_.path(), report_data(result_.evaluation));
+    if (recipe_.logging.html) result_.report = write_report(folder_.path());
+  }
+  world_.barrier();
+  for (const SplitResult& split : result_.evaluation)
+    log_.line((optimizer_.ema().defined() ? "averaged weights: " : "") + describe(split));
+  log_.line(fmt::format("{:<16}{}", "weights", folder_.file("weights.safetensors")));
+  if (!result_.report.empty()) log_.line(fmt::format("{:<16}{}", "report", result_.report));
+}
+
+ReportData Run::report_data(const std::vector<SplitResult>& results) {
+  ReportData data;
+  data.name = recipe_.run.name;
+  data.kind = recipe_.model.kind.value;
+  data.averaged_weights = optimizer_.ema().defined();
+  data.layout = division().rows();
+  data.environment = environment_rows(options_.libraries, device_);
+  for (size_t i = 0; i < results.size(); ++i) {
+    const SplitResult& result = results[i];
+    data.splits.push_back({result.split, result.samples, result.seconds, result.metrics, result.confusion, result.class_names});
+    if (i == 0) add_examples(result, recipe_.eval.sources[i], recipe_.model, data);
+  }
+  return data;
+}
+
+RunResult Run::operator()() {
+  if (options_.dry_run) {
+    for (const auto& [name, value] : division().rows()) log_.line(fmt::format("{:<16}{}", name, value));
+    log_.line(fmt::format("{:<16}{}", "dry run", "nothing was written, no step was run"));
+    result_.folder = folder_.path();
+    return result_;
+  }
+  start();
+  train();
+  finish();
+  return result_;
+}
+
+}  // namespace
+
+RunResult run_training(const config::ResolvedRecipe& resolved, comm::Communicator& world, const TrainOptions& options) {
+  return Run(resolved, world, options)();
+}
+
+}  // namespace vitrail::train

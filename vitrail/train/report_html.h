@@ -1,0 +1,46 @@
+#pragma once
+/// Pieces of the report page: style, cards, tables, pictures.
+
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace vitrail::train {
+
+using Rows = std::vector<std::pair<std::string, std::string>>;
+
+struct Headline {
+  std::string label, value, note;
+};
+
+/// A sample with what the model said of it.
+struct Verdict {
+  std::string picture;  // PNG bytes
+  std::string truth, predicted;
+  double probability = 0;
+  bool right = false;
+};
+
+/// Original, masked, reconstruction, pasted: PNG bytes.
+struct Reconstruction {
+  std::vector<std::string> pictures;
+};
+
+/// A whole document: style, heading, `body`, and the script of the pointer read-outs.
+std::string html_page(const std::string& title, const std::string& subtitle,
+                      const std::string& body);
+/// A block with a heading; `wide` ones take both columns.
+std::string html_section(const std::string& heading, const std::string& content);
+std::string html_headlines(const std::vector<Headline>& headlines);
+/// Two columns: name, value. Texts are escaped.
+std::string html_rows(const Rows& rows);
+/// First row = heading. Texts are escaped; columns from the second on are right-aligned.
+std::string html_table(const std::vector<std::vector<std::string>>& rows);
+std::string html_details(const std::string& summary, const std::string& preformatted);
+std::string html_verdicts(const std::vector<Verdict>& verdicts);
+std::string html_reconstructions(const std::vector<Reconstruction>& reconstructions);
+
+/// RFC 4648, with padding.
+std::string base64(const std::string& bytes);
+
+}  // namespace vitrail::train

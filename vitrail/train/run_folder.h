@@ -1,0 +1,46 @@
+#pragma once
+/// The folder of a run and what stands at its top: recipe.yaml, metrics.jsonl, log.txt, history.jsonl, weights.
+
+#include <cstdint>
+#include <string>
+
+#include "vitrail/config/recipe.h"
+
+namespace vitrail::train {
+
+class RunFolder {
+ public:
+  /// Nothing is created yet.
+  explicit RunFolder(const config::Run& options);
+
+  const std::string& path() const { return path_; }
+  std::string checkpoints() const { return file("checkpoints"); }
+  std::string metrics() const { return file("metrics.jsonl"); }
+  std::string tensorboard() const { return file("tensorboard"); }
+  std::string log() const { return file("log.txt"); }
+  std::string file(const std::string& name) const;
+
+  /// Creates the folder, writes recipe.yaml, and makes room for a run that starts at `first_step`: lines of later steps
+  /// leave metrics.jsonl. A run that starts anew over an older one keeps that one's file as metrics-superseded-N.jsonl.
+  /// Rank 0 alone calls it. throws Error when the folder cannot be written.
+  void open(const config::ResolvedRecipe& resolved, int64_t first_step) const;
+
+ private:
+  std::string path_;
+};
+
+/// "2026-11-21T08:40:12Z"
+std::string utc_now();
+
+/// Lines of a run for people: on the terminal, and with a time in log.txt once that is set.
+class RunLog {
+ public:
+  /// quiet: this rank prints and writes nothing.
+  explicit RunLog(bool quiet, bool print) : quiet_(quiet), print_(print) {}
+  void line(const std::string& text) const;
+
+ private:
+  bool quiet_, print_;
+};
+
+}  // namespace vitrail::train

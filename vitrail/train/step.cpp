@@ -1,0 +1,175 @@
+#include "vitrail/train/step.h"
+
+#include <chrono>
+#include <cmath>
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/stack.h>
+
+#include "vitrail/core/error.h"
+#include "vitrail/parallel/device.h"
+
+namespace vitrail::train {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double ms_since(Clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+data::Batch to_device(data::Batch batch, at::Device device) {
+  for (at::Tensor* tensor : {&batch.image, &batch.label, &batch.mask_noise, &batch.sample_ids})
+    if (tensor->defined()) *tensor = tensor->to(device, /*non_blocking=*/true);
+  return batch;
+}
+
+/// Samples [begin, begin + count) of a batch.
+data::Batch part(const data::Batch& batch, int64_t begin, int64_t count) {
+  data::Batch piece = batch;
+  for (at::Tensor* tensor : {&piece.image, &piece.label, &piece.mask_noise, &piece.sample_ids})
+    if (tensor->defined()) *tensor = tensor->narrow(0, begin, count);
+  return piece;
+}
+
+}  // namespace
+
+/// [loss, norm, scale] on the host, once `arrived` has passed.
+class StepNumbers {
+ public:
+  StepNumbers(int64_t of_step, const at::Tensor& on_device)
+      : step(of_step), arrived_(on_device.device()) {
+    const auto options = on_device.options().device(at::kCPU).pinned_memory(on_device.is_cuda());
+    host_ = at::empty(on_device.sizes(), options);
+    host_.copy_(on_device, /*non_blocking=*/true);
+    arrived_.record(parallel::current_stream(on_device.device()));
+  }
+  double loss() const { return at(0); }
+  double grad_norm() const { return at(1); }
+  bool applied() const { return at(2) != 0.0; }
+  bool finite() const { return std::isfinite(loss()) && applied(); }
+
+  const int64_t step;
+
+ private:
+  double at(int i) const {
+    arrived_.synchronize();
+    return static_cast<double>(host_.data_ptr<float>()[i]);
+  }
+
+  at::Tensor host_;
+  parallel::Event arrived_;
+};
+
+double StepReport::loss() const { return numbers->loss(); }
+double StepReport::grad_norm() const { return numbers->grad_norm(); }
+bool StepReport::applied() const { return numbers->applied(); }
+
+Step::Step(models::Model& model, parallel::UnitSet& units, parallel::GradientReducer& reducer,
+           Optimizer& optimizer, const Schedule& schedule, const config::Train& options,
+           uint64_t seed, at::Device device, comm::Communicator& data_group)
+    : model_(model),
+      units_(units),
+      reducer_(reducer),
+      optimizer_(optimizer),
+      schedule_(schedule),
+      options_(options),
+      seed_(seed),
+      device_(device),
+      data_group_(data_group) {}
+
+void Step::set_step(int64_t step, int64_t skipped) {
+  step_ = step;
+  skipped_ = skipped;
+  unchecked_ = nullptr;
+}
+
+StepReport Step::run(data::Loader& loader) {
+  const Clock::time_point start = Clock::now();
+  data::Batch batch = loader.next();
+  StepReport report = run(std::move(batch), loader.waited_ms());
+  report.step_ms = ms_since(start);
+  return report;
+}
+
+StepReport Step::run(data::Batch batch, double data_wait_ms) {
+  const Clock::time_point start = Clock::now();
+  batch = to_device(std::move(batch), device_);
+  units_.zero_gradients();
+  const at::Tensor loss = forward_backward(batch);
+  const GradientNorm norm = optimizer_.gradient_norm(options_.clip_grad_norm);
+  const double lr = schedule_.at(step_);
+  optimizer_.step(lr, update_count() + 1, norm);
+
+  // Everything from here on is diagnostics.
+  const std::shared_ptr<StepNumbers> before = std::exchange(unchecked_, publish(loss, norm));
+  StepReport report{.step = step_, .lr = lr, .data_wait_ms = data_wait_ms};
+  report.numbers = unchecked_;
+  report.samples = batch.size() * data_group_.size();
+  ++step_;
+  if (before) check(*before);
+  if (device_.is_cpu()) settle();
+  report.step_ms = ms_since(start);
+  return report;
+}
+
+/// Mean loss of this rank; gradients are averaged over ranks when it returns.
+at::Tensor Step::forward_backward(const data::Batch& batch) {
+  const int64_t pieces = options_.micro_batches;
+  const int64_t piece = batch.size() / pieces;
+  VT_REQUIRE(ConfigError, piece * pieces == batch.size(),
+             "[train] train.micro_batches must divide the samples of a rank but got {} and {}",
+             pieces, batch.size());
+  at::Tensor loss;
+  for (int64_t micro = 0; micro < pieces; ++micro) {
+    const data::Batch samples = pieces == 1 ? batch : part(batch, micro * piece, piece);
+    const nn::Draws draws{seed_, static_cast<uint32_t>(step_), samples.sample_ids,
+                          /*training=*/true};
+    const models::Output output = model_.forward(samples, draws);
+    VT_REQUIRE(DataError, output.loss.defined(),
+               "[train] a training batch must have labels but has none");
+    const at::Tensor share = output.loss / static_cast<double>(pieces);
+    reducer_.begin_backward(micro + 1 == pieces);
+    share.backward();
+    reducer_.end_backward();
+    loss = loss.defined() ? loss + share.detach() : share.detach();
+  }
+  return loss;
+}
+
+/// Loss (averaged over ranks, whose batches are equally large), norm and scale begin their way to
+/// the host.
+std::shared_ptr<StepNumbers> Step::publish(const at::Tensor& loss, const GradientNorm& norm) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor numbers = at::stack({loss.to(at::kFloat), norm.norm, norm.scale});
+  if (data_group_.size() > 1)
+    data_group_
+        .all_reduce({numbers.data_ptr<float>(), 1, core::DType::f32}, comm::Reduce::average,
+                    parallel::current_stream(device_))
+        .wait();
+  return std::make_shared<StepNumbers>(step_, numbers);
+}
+
+/// Every rank reads the same numbers, so all throw or none.
+void Step::check(const StepNumbers& numbers) {
+  if (numbers.finite()) return;
+  if (options_.on_non_finite == "skip") {
+    skipped_ += numbers.applied() ? 0 : 1;
+    return;
+  }
+  const bool loss = !std::isfinite(numbers.loss());
+  core::fail<core::NonFiniteError>(
+      "[train] step {}: {} must be finite but got {} (the update was {}); lower "
+      "train.optimizer.lr, clip gradients (train.clip_grad_norm) or set train.on_non_finite=skip",
+      numbers.step, loss ? "the loss" : "the gradient norm",
+      loss ? numbers.loss() : numbers.grad_norm(), numbers.applied() ? "applied" : "left out");
+}
+
+void Step::settle() {
+  const std::shared_ptr<StepNumbers> last = std::exchange(unchecked_, nullptr);
+  if (last) check(*last);
+}
+
+}  // namespace vitrail::train
