@@ -2,21 +2,35 @@
 /// Small sources and recipes sections for the tests of data/.
 
 #include <cstdint>
+#include <cstdlib>
 #include <filesystem>
+#include <fstream>
+#include <stdexcept>
 #include <string>
+#include <system_error>
 #include <vector>
+
+#include <zlib.h>
 
 #include "vitrail/config/recipe.h"
 #include "vitrail/core/philox.h"
 #include "vitrail/data/pixels.h"
+#include "vitrail/io/image.h"
 
 namespace vitrail::data::test {
 
 /// A folder that goes away with the object.
 class TemporaryFolder {
  public:
-  TemporaryFolder();
-  ~TemporaryFolder();
+  TemporaryFolder() {
+    std::string name = (std::filesystem::temp_directory_path() / "vitrail_data_XXXXXX").string();
+    if (mkdtemp(name.data()) == nullptr) throw std::runtime_error("mkdtemp failed: " + name);
+    root_ = name;
+  }
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(root_, ignored);
+  }
   TemporaryFolder(const TemporaryFolder&) = delete;
   TemporaryFolder& operator=(const TemporaryFolder&) = delete;
   std::string path(const std::string& name = "") const { return (root_ / name).string(); }
@@ -59,8 +73,40 @@ inline config::Source folder_source(const std::string& root) {
   return source;
 }
 
-/// Creates the parents. `number` chooses the pattern; the extension (.png, else JPEG) the format.
-void write_image(const std::string& path, std::vector<int64_t> sides, int64_t channels, uint64_t number);
-void write_bytes(const std::string& path, const std::string& bytes);
+/// Creates the parents.
+inline void write_bytes(const std::string& path, const std::string& bytes) {
+  std::filesystem::create_directories(std::filesystem::path(path).parent_path());
+  std::ofstream(path, std::ios::binary) << bytes;
+}
+
+/// `number` chooses the pattern; a name that ends in "png" or "PNG" is a PNG, any other a JPEG.
+inline void write_image(const std::string& path, std::vector<int64_t> sides, int64_t channels,
+                        uint64_t number = 0) {
+  const Pixels pixels = noise(std::move(sides), channels, number);
+  io::Image image;
+  image.height = static_cast<int>(pixels.sides[0]);
+  image.width = static_cast<int>(pixels.sides[1]);
+  image.channels = static_cast<int>(channels);
+  image.pixels = pixels.values;
+  const bool is_png = path.ends_with("png") || path.ends_with("PNG");
+  write_bytes(path, is_png ? io::encode_png(image) : io::encode_jpeg(image));
+}
+
+inline void write_gzip(const std::string& path, const std::string& text) {
+  gzFile file = gzopen(path.c_str(), "wb");
+  gzwrite(file, text.data(), static_cast<unsigned>(text.size()));
+  gzclose(file);
+}
+
+/// The message of the Kind that `body` must throw; "" when it throws nothing of that kind.
+template <class Kind, class Body>
+std::string message_of(const Body& body) {
+  try {
+    body();
+  } catch (const Kind& error) {
+    return error.what();
+  }
+  return "";
+}
 
 }  // namespace vitrail::data::test

@@ -1,8 +1,5 @@
 #include "vitrail/data/transform.h"
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <map>
 
 #include <ATen/ops/_upsample_bilinear2d_aa.h>
@@ -10,6 +7,8 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/max.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include "test_data.h"
 #include "vitrail/core/error.h"
@@ -39,10 +38,18 @@ config::Source with_steps(std::vector<std::string> steps) {
 }
 
 const std::vector<std::vector<std::string>> kStepLists = {
-    {},        {"flip"},           {"crop:4"},           {"shift:3"},           {"shift:40"},
-    {"crop:0"}, {"flip", "crop:2"}, {"shift:2", "crop:3"}, {"crop:1", "shift:5", "flip", "crop:2", "flip"}};
+    {},
+    {"flip"},
+    {"crop:4"},
+    {"shift:3"},
+    {"shift:40"},
+    {"crop:0"},
+    {"flip", "crop:2"},
+    {"shift:2", "crop:3"},
+    {"crop:1", "shift:5", "flip", "crop:2", "flip"}};
 
-// Both versions compute (v / 255 - mean) / std in the same order in float, so they agree bit for bit.
+// Both versions compute (v / 255 - mean) / std in the same order in float, so they agree bit for
+// bit.
 TEST(Transform, OnePassEqualsThePlainStepsBitForBit) {
   const config::Model model = model_of({13, 10}, 3, 10);
   int differing_from_start = 0;
@@ -52,7 +59,8 @@ TEST(Transform, OnePassEqualsThePlainStepsBitForBit) {
       const AugmentPlace place{7, 3, index};
       const Pixels pixels = noise({13, 10}, index % 2 == 0 ? 3 : 1);
       const at::Tensor fast = apply(transform, pixels, place, model);
-      ASSERT_TRUE(at::equal(fast, transform.apply_plain(pixels, place, "file"))) << steps.size() << " " << index;
+      ASSERT_TRUE(at::equal(fast, transform.apply_plain(pixels, place, "file")))
+          << steps.size() << " " << index;
       const Transform still(with_steps({}), model, true, false);
       differing_from_start += !at::equal(fast, apply(still, pixels, place, model));
     }
@@ -68,11 +76,13 @@ TEST(Transform, OnePassEqualsThePlainStepsInThreeDimensions) {
   for (int64_t index = 0; index < 40; ++index) {
     const Pixels pixels = noise({5, 7, 6}, 1);
     const AugmentPlace place{7, 0, index};
-    ASSERT_TRUE(at::equal(apply(transform, pixels, place, model), transform.apply_plain(pixels, place, "file")));
+    ASSERT_TRUE(at::equal(apply(transform, pixels, place, model),
+                          transform.apply_plain(pixels, place, "file")));
   }
 }
 
-// 2e-6: values are (v / 255 - 0.45) / 0.225, so a rounding of the resize (below 2e-7) grows 4.5 times.
+// 2e-6: values are (v / 255 - 0.45) / 0.225, so a rounding of the resize (below 2e-7) grows 4.5
+// times.
 TEST(Transform, ResizeThenAugmentEqualsThePlainSteps) {
   const config::Model model = model_of({8, 10}, 3, 10);
   double worst = 0;
@@ -93,7 +103,8 @@ TEST(Transform, ResizeThenAugmentEqualsThePlainSteps) {
 // 1e-6 on values in [0, 1]: both sum a few float products; ATen may use another order of summation.
 TEST(Resize, EqualsAtenAntialiasedBilinear) {
   double worst = 0;
-  const std::vector<std::vector<int64_t>> from = {{32, 32}, {100, 75}, {7, 9}, {375, 500}, {64, 5}, {1, 1}};
+  const std::vector<std::vector<int64_t>> from = {{32, 32},   {100, 75}, {7, 9},
+                                                  {375, 500}, {64, 5},   {1, 1}};
   const std::vector<std::vector<int64_t>> to = {{32, 32}, {8, 8}, {224, 224}, {33, 17}, {1, 64}};
   for (const auto& in : from)
     for (const auto& out : to)
@@ -101,19 +112,23 @@ TEST(Resize, EqualsAtenAntialiasedBilinear) {
         const Pixels pixels = noise(in, channels);
         const FloatPixels mine = resize(pixels, out);
         const at::Tensor expected =
-            at::_upsample_bilinear2d_aa(to_tensor(pixels).unsqueeze(0), out, false).squeeze(0).contiguous();
+            at::_upsample_bilinear2d_aa(to_tensor(pixels).unsqueeze(0), out, false)
+                .squeeze(0)
+                .contiguous();
         const float* value = expected.const_data_ptr<float>();
         for (int64_t c = 0; c < channels; ++c)
           for (int64_t i = 0; i < count(out); ++i)
             worst = std::max<double>(
-                worst, std::abs(mine.values[static_cast<size_t>(i * channels + c)] / 255.0f - *value++));
+                worst,
+                std::abs(mine.values[static_cast<size_t>(i * channels + c)] / 255.0f - *value++));
       }
   std::cout << "worst difference " << worst << " (allowed 1e-6)\n";
   EXPECT_LE(worst, 1e-6);
 }
 
 TEST(Resize, OfAVolumeIsTheRuleAlongEveryAxis) {
-  // A volume that is constant along the first axis resizes like its slice; 1e-4 of 255: float sums of a few products.
+  // A volume that is constant along the first axis resizes like its slice; 1e-4 of 255: float sums
+  // of a few products.
   const Pixels slice = noise({9, 6}, 1);
   Pixels volume = slice;
   volume.sides = {4, 9, 6};
@@ -129,15 +144,18 @@ TEST(Resize, OfAVolumeIsTheRuleAlongEveryAxis) {
 TEST(Augment, FlipsHalfOfTheSamples) {
   const AugmentStep flip{AugmentKind::flip, 0};
   int64_t flipped = 0;
-  for (int64_t index = 0; index < 10'000; ++index) flipped += draw_step(flip, 0, {5, 1, index}, {8, 8}, {8, 8})[0];
+  for (int64_t index = 0; index < 10'000; ++index)
+    flipped += draw_step(flip, 0, {5, 1, index}, {8, 8}, {8, 8})[0];
   // Binomial(10000, 1/2) has standard deviation 50; 4 of them.
   EXPECT_NEAR(static_cast<double>(flipped), 5000.0, 200.0);
 }
 
 TEST(Augment, CropAndShiftReachEveryOffsetEquallyOften) {
-  for (const AugmentStep step : {AugmentStep{AugmentKind::crop, 2}, AugmentStep{AugmentKind::shift, 2}}) {
+  for (const AugmentStep step :
+       {AugmentStep{AugmentKind::crop, 2}, AugmentStep{AugmentKind::shift, 2}}) {
     std::map<std::vector<int64_t>, int64_t> seen;
-    for (int64_t index = 0; index < 25'000; ++index) ++seen[draw_step(step, 0, {5, 1, index}, {8, 8}, {8, 8})];
+    for (int64_t index = 0; index < 25'000; ++index)
+      ++seen[draw_step(step, 0, {5, 1, index}, {8, 8}, {8, 8})];
     EXPECT_EQ(seen.size(), 25u);
     for (const auto& [offset, times] : seen) {
       EXPECT_TRUE(offset[0] >= -2 && offset[0] <= 2 && offset[1] >= -2 && offset[1] <= 2);
@@ -166,7 +184,8 @@ TEST(Augment, IsLeftOutOfEvaluationAndOfRawSamples) {
   const Transform raw(with_steps({"shift:6"}), model, true, /*raw=*/true);
   const Transform plain(with_steps({}), model, true, false);
   for (int64_t index = 0; index < 10; ++index) {
-    EXPECT_TRUE(at::equal(apply(evaluation, pixels, {1, 0, index}, model), apply(plain, pixels, {}, model)));
+    EXPECT_TRUE(at::equal(apply(evaluation, pixels, {1, 0, index}, model),
+                          apply(plain, pixels, {}, model)));
     EXPECT_TRUE(at::equal(apply(raw, pixels, {1, 0, index}, model), to_tensor(pixels)));
   }
 }
@@ -209,11 +228,13 @@ TEST(Pixels, OtherChannelCountsNameTheFile) {
     to_channels(four, 3, "folder/x.png");
     FAIL();
   } catch (const core::DataError& error) {
-    EXPECT_THAT(error.what(), testing::AllOf(testing::HasSubstr("folder/x.png"), testing::HasSubstr("but the file has 4")));
+    EXPECT_THAT(error.what(), testing::AllOf(testing::HasSubstr("folder/x.png"),
+                                             testing::HasSubstr("but the file has 4")));
   }
 }
 
-void expect_config_error(const config::Source& source, const config::Model& model, const std::string& text) {
+void expect_config_error(const config::Source& source, const config::Model& model,
+                         const std::string& text) {
   try {
     const Transform transform(source, model, true, false);
     FAIL() << "expected: " << text;
@@ -224,7 +245,8 @@ void expect_config_error(const config::Source& source, const config::Model& mode
 
 TEST(Transform, RefusesWhatCannotBeMeant) {
   const config::Model model = model_of({8, 8}, 3, 10);
-  for (const char* step : {"flipp", "crop", "crop:", "crop:-1", "crop:x", "shift:2.5", "shift:99999999", "flip:1", ""}) {
+  for (const char* step : {"flipp", "crop", "crop:", "crop:-1", "crop:x", "shift:2.5",
+                           "shift:99999999", "flip:1", ""}) {
     SCOPED_TRACE(step);
     expect_config_error(with_steps({step}), model, "augment step");
   }

@@ -1,10 +1,11 @@
 // vitrail checkpoint: list, verify, diff, prune and export saved states.
 
+#include "vitrail/train/checkpoint.h"
+
 #include <fmt/format.h>
 
 #include "vitrail/app/verbs.h"
 #include "vitrail/core/error.h"
-#include "vitrail/train/checkpoint.h"
 #include "vitrail/train/checkpoint_export.h"
 
 namespace vitrail::app {
@@ -19,8 +20,10 @@ struct Arguments {
 
 void list(const Arguments& arguments) {
   const auto paths = train::list_checkpoints(arguments.path);
-  VT_REQUIRE(CheckpointError, !paths.empty(), "[checkpoint] {}: holds no folder step-*", arguments.path);
-  for (const std::string& path : paths) fmt::print("{}\n", train::describe_checkpoint(path, arguments.full));
+  VT_REQUIRE(CheckpointError, !paths.empty(), "[checkpoint] {}: holds no folder step-*",
+             arguments.path);
+  for (const std::string& path : paths)
+    fmt::print("{}\n", train::describe_checkpoint(path, arguments.full));
 }
 
 void verify(const Arguments& arguments) {
@@ -30,7 +33,8 @@ void verify(const Arguments& arguments) {
   for (const std::string& path : paths) {
     const std::string reason = train::why_invalid(path, arguments.full);
     if (reason.empty())
-      fmt::print("{}: valid{}\n", path, arguments.full ? ", every byte" : " (sizes only; --full reads every byte)");
+      fmt::print("{}: valid{}\n", path,
+                 arguments.full ? ", every byte" : " (sizes only; --full reads every byte)");
     else
       problems += reason + "\n";
   }
@@ -44,7 +48,8 @@ void diff(const Arguments& arguments) {
 }
 
 void prune(const Arguments& arguments) {
-  for (const std::string& path : train::prune_checkpoints(arguments.path, arguments.keep, /*full=*/true))
+  for (const std::string& path :
+       train::prune_checkpoints(arguments.path, arguments.keep, /*full=*/true))
     fmt::print("removed {}\n", path);
 }
 
@@ -55,12 +60,13 @@ void export_weights(const Arguments& arguments) {
 
 void refuse_reshard(const Arguments&) {
   throw core::ConfigError(
-      "[checkpoint] nothing to reshard: a checkpoint loads on any number of ranks with every strategy of this version");
+      "[checkpoint] nothing to reshard: a checkpoint loads on any number of ranks with every "
+      "strategy of this version");
 }
 
 /// One of the verb's own subcommands.
-CLI::App* add(Program& program, CLI::App& verb, const std::shared_ptr<Arguments>& arguments, const char* name,
-              const char* help, void (*action)(const Arguments&)) {
+CLI::App* add(Program& program, CLI::App& verb, const std::shared_ptr<Arguments>& arguments,
+              const char* name, const char* help, void (*action)(const Arguments&)) {
   CLI::App* sub = verb.add_subcommand(name, help);
   sub->callback([&program, arguments, action] {
     program.selected = [arguments, action](Session& session) {
@@ -73,33 +79,42 @@ CLI::App* add(Program& program, CLI::App& verb, const std::shared_ptr<Arguments>
 }  // namespace
 
 void add_checkpoint(Program& program) {
-  CLI::App& verb = *program.cli.add_subcommand("checkpoint", "List, verify, compare, prune and export checkpoints.");
+  CLI::App& verb = *program.cli.add_subcommand(
+      "checkpoint", "List, verify, compare, prune and export checkpoints.");
   verb.require_subcommand(1);
   auto arguments = std::make_shared<Arguments>();
   const char* folder = "run folder, or folder that holds step-*";
 
-  auto* sub = add(program, verb, arguments, "list", "step, time, size, and whether each is valid", list);
+  auto* sub =
+      add(program, verb, arguments, "list", "step, time, size, and whether each is valid", list);
   sub->add_option("FOLDER", arguments->path, folder)->required();
   sub->add_flag("--full", arguments->full, "read every byte and compare checksums");
 
   sub = add(program, verb, arguments, "verify", "check one checkpoint, or all of a folder", verify);
-  sub->add_option("PATH", arguments->path, "checkpoint, run folder, or folder that holds step-*")->required();
+  sub->add_option("PATH", arguments->path, "checkpoint, run folder, or folder that holds step-*")
+      ->required();
   sub->add_flag("--full", arguments->full, "read every byte and compare checksums");
 
-  sub = add(program, verb, arguments, "diff", "largest difference of each tensor, and of the counters", diff);
+  sub = add(program, verb, arguments, "diff",
+            "largest difference of each tensor, and of the counters", diff);
   sub->add_option("A", arguments->path, "checkpoint or run folder")->required();
   sub->add_option("B", arguments->other, "checkpoint or run folder")->required();
 
-  sub = add(program, verb, arguments, "prune", "remove all but the newest valid checkpoints", prune);
+  sub =
+      add(program, verb, arguments, "prune", "remove all but the newest valid checkpoints", prune);
   sub->add_option("FOLDER", arguments->path, folder)->required();
-  sub->add_option("--keep", arguments->keep, "valid checkpoints to keep")->check(CLI::PositiveNumber)->required();
+  sub->add_option("--keep", arguments->keep, "valid checkpoints to keep")
+      ->check(CLI::PositiveNumber)
+      ->required();
 
-  sub = add(program, verb, arguments, "export", "write the weights to one safetensors file", export_weights);
+  sub = add(program, verb, arguments, "export", "write the weights to one safetensors file",
+            export_weights);
   sub->add_option("PATH", arguments->path, "checkpoint or run folder")->required();
   sub->add_option("--output", arguments->output, "file to write")->required();
   sub->add_flag("--ema", arguments->ema, "the moving average instead of the weights");
 
-  sub = add(program, verb, arguments, "reshard", "not needed: checkpoints load on any number of ranks", refuse_reshard);
+  sub = add(program, verb, arguments, "reshard",
+            "not needed: checkpoints load on any number of ranks", refuse_reshard);
   sub->add_option("PATH", arguments->path, "checkpoint");
 }
 

@@ -21,7 +21,8 @@ std::string command_line() {
   std::ifstream in("/proc/self/cmdline", std::ios::binary);
   std::ostringstream text;
   const char* separator = "";
-  for (std::string argument; std::getline(in, argument, '\0'); separator = " ") text << separator << argument;
+  for (std::string argument; std::getline(in, argument, '\0'); separator = " ")
+    text << separator << argument;
   return text.str();
 }
 

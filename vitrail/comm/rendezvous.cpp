@@ -3,6 +3,7 @@
 #include <charconv>
 
 #include "vitrail/comm/host_communicator.h"
+#include "vitrail/comm/socket.h"
 
 namespace vitrail::comm {
 namespace {
@@ -27,10 +28,6 @@ int port_of(const Get& get, const char* variable) {
   const uint64_t port = number_of(get, variable);
   VT_REQUIRE(CommError, port >= 1 && port <= 65535, "[rendezvous] {} must be in 1 ... 65535 but is {}", variable, port);
   return static_cast<int>(port);
-}
-
-bool is_loopback(const std::string& address) {
-  return address == "localhost" || address == "::1" || address.starts_with("127.");
 }
 
 Rendezvous from_slurm(const Get& get) {

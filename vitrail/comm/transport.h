@@ -22,6 +22,7 @@ struct Request {
   explicit Request(int of_peer) : peer(of_peer) {}
   const int peer;
   std::atomic<bool> done{false};
+  int pieces = 1;  // for transports that cut a message: how many are still under way
 };
 using RequestPtr = std::shared_ptr<Request>;
 

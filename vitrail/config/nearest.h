@@ -7,11 +7,12 @@
 
 namespace vitrail::config {
 
-/// Insertions, deletions, substitutions and swaps of neighbours that turn `a` into `b` (optimal string alignment).
+/// Insertions, deletions, substitutions and swaps of neighbours that turn `a` into `b` (optimal
+/// string alignment).
 int edit_distance(std::string_view a, std::string_view b);
 
-/// The candidate nearest to `word`, upper and lower case and '-' and '_' counted as equal; empty when none is near
-/// enough to be a slip of the hand. The first of equals wins.
+/// The candidate nearest to `word`, upper and lower case and '-' and '_' counted as equal; empty
+/// when none is near enough to be a slip of the hand. The first of equals wins.
 std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
 
 }  // namespace vitrail::config

@@ -1,5 +1,6 @@
 #pragma once
-/// What a recipe file says, before it is given a meaning: a small tree that remembers where each value stands.
+/// What a recipe file says, before it is given a meaning: a small tree that remembers where each
+/// value stands.
 
 #include <cstdint>
 #include <string>
@@ -8,8 +9,8 @@
 
 namespace vitrail::config {
 
-/// Where a value was written. `given` is true for what the user wrote (file, command line), false for what a preset
-/// or a rule filled in.
+/// Where a value was written. `given` is true for what the user wrote (file, command line), false
+/// for what a preset or a rule filled in.
 struct Place {
   std::string source;  // "recipe.yaml", "command line: model.depth=4", "preset vit_tiny"
   int line = 0;        // 1-based; 0 outside files

@@ -12,7 +12,8 @@ namespace {
 /// More lines than this help nobody; the rest is counted.
 constexpr size_t kMostLines = 100;
 
-/// True when `outer` is `inner` or a section that holds it: "model" holds "model.depth", "a" holds "a[0]".
+/// True when `outer` is `inner` or a section that holds it: "model" holds "model.depth", "a" holds
+/// "a[0]".
 bool holds(const std::string& outer, const std::string& inner) {
   return inner.compare(0, outer.size(), outer) == 0 &&
          (inner.size() == outer.size() || inner[outer.size()] == '.' || inner[outer.size()] == '[');
@@ -25,8 +26,10 @@ std::string problem_line(const std::string& text, const std::string& place) {
                        : fmt::format("[config] {}  ({})", text, place);
 }
 
-void Problems::add(const Place& place, const std::string& text) {
-  lines_.push_back({place.line == 0, place.line, place.column, problem_line(text, place.text())});
+void Problems::add(const Place& place, const std::string& text) { add(place, text, place.text()); }
+
+void Problems::add(const Place& order, const std::string& text, const std::string& place) {
+  lines_.push_back({order.line == 0, order.line, order.column, problem_line(text, place)});
 }
 
 void Problems::add_about(const std::string& key, const Place& place, const std::string& text) {

@@ -1,5 +1,6 @@
 #include "vitrail/config/yaml.h"
 
+#include <algorithm>
 #include <map>
 #include <optional>
 #include <sstream>
@@ -51,7 +52,8 @@ class TreeBuilder : public YAML::EventHandler {
   }
 
   void OnDocumentStart(const YAML::Mark& mark) override {
-    if (documents_++ > 0) throw Stop{place(mark), "a second document starts here; a recipe is one document"};
+    if (documents_++ > 0)
+      throw Stop{place(mark), "a second document starts here; a recipe is one document"};
   }
   void OnDocumentEnd() override {}
   void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override {
@@ -61,7 +63,8 @@ class TreeBuilder : public YAML::EventHandler {
   }
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t anchor) override {
     const auto found = anchors_.find(anchor);
-    if (found == anchors_.end()) throw Stop{place(mark), "an alias refers to the value that holds it"};
+    if (found == anchors_.end())
+      throw Stop{place(mark), "an alias refers to the value that holds it"};
     check_depth(mark, depth_of(found->second));
     spend(cost_of(found->second), place(mark));
     add(Node(found->second));
@@ -96,13 +99,16 @@ class TreeBuilder : public YAML::EventHandler {
   }
   void check_depth(const YAML::Mark& mark, int more) {
     if (static_cast<int>(frames_.size()) + more > kMaxDepth)
-      throw Stop{place(mark), fmt::format("lists and maps must be nested at most {} deep", kMaxDepth)};
+      throw Stop{place(mark),
+                 fmt::format("lists and maps must be nested at most {} deep", kMaxDepth)};
   }
   void spend(int64_t cost, const Place& at) {
     spent_ += cost;
-    if (spent_ > kMaxNodes) throw Stop{at, fmt::format("a recipe must hold at most {} values", kMaxNodes)};
+    if (spent_ > kMaxNodes)
+      throw Stop{at, fmt::format("a recipe must hold at most {} values", kMaxNodes)};
   }
-  void start(Node::Kind kind, const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor) {
+  void start(Node::Kind kind, const YAML::Mark& mark, const std::string& tag,
+             YAML::anchor_t anchor) {
     refuse_tag(mark, tag);
     check_depth(mark, 1);
     Frame frame{{}, anchor, {}, false};
@@ -145,9 +151,11 @@ class TreeBuilder : public YAML::EventHandler {
     if (!key.is_scalar()) {
       problems_.add(key.place, fmt::format("a key must be text but got {}", describe(key)));
     } else if (key.text == "<<" && !key.quoted) {
-      problems_.add(key.place, "merge keys (<<) are not supported; write the keys out or alias single values");
+      problems_.add(key.place,
+                    "merge keys (<<) are not supported; write the keys out or alias single values");
     } else if (const Place* first = find_key(map.node, key.text)) {
-      problems_.add(key.place, fmt::format("{} is given twice; first at {}", path_of(key.text), first->text()));
+      problems_.add(key.place, fmt::format("{} is given twice; first at {}", path_of(key.text),
+                                           first->text()));
     } else {
       map.dropped = false;
       map.entry = Entry{key.text, key.place, {}};
@@ -181,13 +189,15 @@ class TreeBuilder : public YAML::EventHandler {
   int64_t spent_ = 0;
 };
 
-/// The library takes byte 4 for the end of the file and guesses UTF-16 from zero bytes; neither belongs in a recipe.
+/// The library takes byte 4 for the end of the file and guesses UTF-16 from zero bytes; neither
+/// belongs in a recipe.
 std::optional<Stop> find_control_character(const std::string& text, const Place& base) {
   Place place = base;
   for (const char c : text) {
     const auto byte = static_cast<unsigned char>(c);
     if ((byte < 0x20 && c != '\n' && c != '\r' && c != '\t') || byte == 0x7F)
-      return Stop{place, fmt::format("control character 0x{:02x}; is this a text file in UTF-8?", byte)};
+      return Stop{place,
+                  fmt::format("control character 0x{:02x}; is this a text file in UTF-8?", byte)};
     if (base.line == 0) continue;
     ++place.column;
     if (c == '\n') {
@@ -198,7 +208,19 @@ std::optional<Stop> find_control_character(const std::string& text, const Place&
   return {};
 }
 
-Node parse(const std::string& text, const Place& base, const std::string& prefix, Problems& problems) {
+/// A hint for the commonest slip, which the library reports in other words.
+std::string tab_hint(const std::string& text, const YAML::Mark& mark) {
+  const size_t at = std::min(static_cast<size_t>(std::max(mark.pos, 0)), text.size());
+  const size_t before = at == 0 ? std::string::npos : text.rfind('\n', at - 1);
+  const size_t start = before == std::string::npos ? 0 : before + 1;
+  const size_t first = text.find_first_not_of(' ', start);
+  return first != std::string::npos && text[first] == '\t'
+             ? "; the line is indented by a tab, use spaces"
+             : "";
+}
+
+Node parse(const std::string& text, const Place& base, const std::string& prefix,
+           Problems& problems) {
   TreeBuilder builder(base, problems);
   try {
     if (const auto stop = find_control_character(text, base)) throw *stop;
@@ -210,7 +232,9 @@ Node parse(const std::string& text, const Place& base, const std::string& prefix
   } catch (const Stop& stop) {
     problems.add(stop.place, prefix + stop.text);
   } catch (const YAML::Exception& error) {
-    problems.add(builder.place(error.mark), fmt::format("{}not valid YAML: {}", prefix, printable(error.msg)));
+    problems.add(builder.place(error.mark),
+                 fmt::format("{}not valid YAML: {}{}", prefix, printable(error.msg),
+                             tab_hint(text, error.mark)));
   }
   return {};
 }
@@ -221,7 +245,8 @@ Node parse_yaml(const std::string& text, const std::string& name, Problems& prob
   return parse(text, Place{printable(name), 1, 1, true}, "", problems);
 }
 
-Node parse_yaml_value(const std::string& text, const std::string& key, const Place& place, Problems& problems) {
+Node parse_yaml_value(const std::string& text, const std::string& key, const Place& place,
+                      Problems& problems) {
   if (text.empty()) return make_scalar("", place, true);
   return parse(text, place, key + ": ", problems);
 }

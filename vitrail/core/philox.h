@@ -6,6 +6,7 @@
 /// Devices  the functions are the same source on CPU and GPU and give the same bits.
 
 #include <array>
+#include <cmath>
 #include <cstdint>
 
 #if defined(__CUDACC__)
@@ -73,6 +74,17 @@ VT_HOST_DEVICE inline float to_uniform(uint32_t bits) { return static_cast<float
 
 VT_HOST_DEVICE inline float uniform(const DrawKey& key, uint64_t sample, uint32_t element) {
   return to_uniform(draw(key, sample, element));
+}
+
+/// Standard normal by Box and Muller from draws 2*element and 2*element + 1, so element < 2^31 and a family of draws
+/// is either uniform or normal; |value| < 6.7. The bits come from log and cos of the device's own library: equal for
+/// one build on one device, within a few ulp between CPU and GPU.
+VT_HOST_DEVICE inline float normal(const DrawKey& key, uint64_t sample, uint32_t element) {
+  const Philox4 four = draw4(key, sample, element / 2);
+  const int first = static_cast<int>(element % 2) * 2;
+  const float radius_draw = (static_cast<float>(four.x[first]) + 1.0f) * (1.0f / 4294967296.0f);  // (0, 1]
+  const float angle = to_uniform(four.x[first + 1]) * 6.283185307179586f;
+  return ::sqrtf(-2.0f * ::logf(radius_draw)) * ::cosf(angle);
 }
 
 }  // namespace vitrail::core

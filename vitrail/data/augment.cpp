@@ -23,16 +23,19 @@ int64_t parse_amount(const std::string& step, size_t colon, const std::string& s
     if (error != std::errc() || end != last) amount = -1;
   }
   VT_REQUIRE(ConfigError, amount >= 0 && amount <= kMaxAmount,
-             "[data] source '{}': augment step '{}' needs a number of pixels from 0 to {}; {}", source, step,
-             kMaxAmount, kForm);
+             "[data] source '{}': augment step '{}' needs a number of pixels from 0 to {}; {}",
+             source, step, kMaxAmount, kForm);
   return amount;
 }
 
 core::Stream stream_of(AugmentKind kind) {
   switch (kind) {
-    case AugmentKind::flip: return core::Stream::flip;
-    case AugmentKind::crop: return core::Stream::crop;
-    case AugmentKind::shift: return core::Stream::augment;
+    case AugmentKind::flip:
+      return core::Stream::flip;
+    case AugmentKind::crop:
+      return core::Stream::crop;
+    case AugmentKind::shift:
+      return core::Stream::augment;
   }
   return core::Stream::augment;
 }
@@ -44,7 +47,8 @@ int64_t below(uint32_t bits, int64_t n) {
 
 }  // namespace
 
-std::vector<AugmentStep> parse_augment(const std::vector<std::string>& steps, const std::string& source) {
+std::vector<AugmentStep> parse_augment(const std::vector<std::string>& steps,
+                                       const std::string& source) {
   std::vector<AugmentStep> parsed;
   for (const std::string& step : steps) {
     const size_t colon = step.find(':');
@@ -56,12 +60,15 @@ std::vector<AugmentStep> parse_augment(const std::vector<std::string>& steps, co
     else if (name == "shift")
       parsed.push_back({AugmentKind::shift, parse_amount(step, colon, source)});
     else
-      core::fail<core::ConfigError>("[data] source '{}': augment step '{}' is not known; {}", source, step, kForm);
+      core::fail<core::ConfigError>("[data] source '{}': augment step '{}' is not known; {}",
+                                    source, step, kForm);
   }
   return parsed;
 }
 
-AxisMap AxisMap::mirrored() const { return {size, start + step * (size - 1), -step, size - high, size - low}; }
+AxisMap AxisMap::mirrored() const {
+  return {size, start + step * (size - 1), -step, size - high, size - low};
+}
 
 AxisMap AxisMap::window(int64_t offset, int64_t window_size) const {
   const int64_t inside_low = std::clamp<int64_t>(low - offset, 0, window_size);
@@ -70,8 +77,10 @@ AxisMap AxisMap::window(int64_t offset, int64_t window_size) const {
 }
 
 std::vector<int64_t> draw_step(const AugmentStep& step, uint16_t layer, const AugmentPlace& place,
-                               const std::vector<int64_t>& sides, const std::vector<int64_t>& target) {
-  const core::DrawKey key{place.seed, stream_of(step.kind), static_cast<uint32_t>(place.epoch), layer};
+                               const std::vector<int64_t>& sides,
+                               const std::vector<int64_t>& target) {
+  const core::DrawKey key{place.seed, stream_of(step.kind), static_cast<uint32_t>(place.epoch),
+                          layer};
   const auto bits = [&](size_t axis) {
     return core::draw(key, static_cast<uint64_t>(place.index), static_cast<uint32_t>(axis));
   };
@@ -84,19 +93,21 @@ std::vector<int64_t> draw_step(const AugmentStep& step, uint16_t layer, const Au
   return offsets;
 }
 
-void augment(std::vector<AxisMap>& axes, const std::vector<AugmentStep>& steps, const AugmentPlace& place,
-             const std::vector<int64_t>& target) {
+void augment(std::vector<AxisMap>& axes, const std::vector<AugmentStep>& steps,
+             const AugmentPlace& place, const std::vector<int64_t>& target) {
   for (size_t layer = 0; layer < steps.size(); ++layer) {
     std::vector<int64_t> sides;
     for (const AxisMap& axis : axes) sides.push_back(axis.size);
     const AugmentStep& step = steps[layer];
-    const std::vector<int64_t> drawn = draw_step(step, static_cast<uint16_t>(layer), place, sides, target);
+    const std::vector<int64_t> drawn =
+        draw_step(step, static_cast<uint16_t>(layer), place, sides, target);
     if (step.kind == AugmentKind::flip) {
       if (drawn[0] == 1) axes.back() = axes.back().mirrored();
       continue;
     }
     for (size_t axis = 0; axis < axes.size(); ++axis)
-      axes[axis] = axes[axis].window(drawn[axis], step.kind == AugmentKind::crop ? target[axis] : sides[axis]);
+      axes[axis] = axes[axis].window(drawn[axis],
+                                     step.kind == AugmentKind::crop ? target[axis] : sides[axis]);
   }
 }
 

@@ -1,9 +1,10 @@
 #pragma once
-/// Training augmentations as index arithmetic: each step changes where along each axis a result pixel comes from.
+/// Training augmentations as index arithmetic: each step changes where along each axis a result
+/// pixel comes from.
 ///
-/// Every step of a recipe's `augment` list is a flip, a translation or a window of the image, so a list of steps is, per
-/// axis, one affine index map and one interval of pixels that are still inside the image. The map is applied once, in
-/// the pass that also normalises.
+/// Every step of a recipe's `augment` list is a flip, a translation or a window of the image, so a
+/// list of steps is, per axis, one affine index map and one interval of pixels that are still
+/// inside the image. The map is applied once, in the pass that also normalises.
 
 #include <cstdint>
 #include <string>
@@ -14,17 +15,22 @@ namespace vitrail::data {
 enum class AugmentKind { flip, crop, shift };
 
 /// flip         mirrors the last axis with probability 1/2.
-/// crop:PAD     pads every side with PAD zero pixels and cuts a window of the model's image size at a uniform place.
-/// shift:PIXELS moves the image by a uniform integer of [-PIXELS, PIXELS] along each axis; zero pixels move in.
+/// crop:PAD     pads every side with PAD zero pixels and cuts a window of the model's image size at
+///              a uniform place.
+/// shift:PIXELS moves the image by a uniform integer of [-PIXELS, PIXELS] along each axis; zero
+///              pixels move in.
 struct AugmentStep {
   AugmentKind kind;
   int64_t amount = 0;  // PAD or PIXELS
 };
 
-/// throws   ConfigError for an unknown step or a missing, negative or too large number; names the source.
-std::vector<AugmentStep> parse_augment(const std::vector<std::string>& steps, const std::string& source);
+/// throws   ConfigError for an unknown step or a missing, negative or too large number; names the
+///          source.
+std::vector<AugmentStep> parse_augment(const std::vector<std::string>& steps,
+                                       const std::string& source);
 
-/// One axis: result pixel p comes from source pixel start + step * p when low <= p < high, else it is zero.
+/// One axis: result pixel p comes from source pixel start + step * p when low <= p < high, else it
+/// is zero.
 struct AxisMap {
   int64_t size = 0;
   int64_t start = 0;
@@ -33,7 +39,8 @@ struct AxisMap {
 
   static AxisMap identity(int64_t size) { return {size, 0, 1, 0, size}; }
   AxisMap mirrored() const;
-  /// Result pixel p is this map's pixel p + offset; offset may be negative and the window may reach past the end.
+  /// Result pixel p is this map's pixel p + offset; offset may be negative and the window may reach
+  /// past the end.
   AxisMap window(int64_t offset, int64_t window_size) const;
 };
 
@@ -47,13 +54,15 @@ struct AugmentPlace {
 /// What a step draws for a sample: flip {0 or 1}; crop and shift the window's offset per axis.
 /// `sides` is the size before the step, `target` the model's image size.
 std::vector<int64_t> draw_step(const AugmentStep& step, uint16_t layer, const AugmentPlace& place,
-                               const std::vector<int64_t>& sides, const std::vector<int64_t>& target);
+                               const std::vector<int64_t>& sides,
+                               const std::vector<int64_t>& target);
 
 /// Applies all steps to maps that start as identities of the image's sides.
-void augment(std::vector<AxisMap>& axes, const std::vector<AugmentStep>& steps, const AugmentPlace& place,
-             const std::vector<int64_t>& target);
+void augment(std::vector<AxisMap>& axes, const std::vector<AugmentStep>& steps,
+             const AugmentPlace& place, const std::vector<int64_t>& target);
 
-/// Cuts the middle window of the model's image size; no-op when the sizes agree. An odd rest is larger at the end.
+/// Cuts the middle window of the model's image size; no-op when the sizes agree. An odd rest is
+/// larger at the end.
 void center_crop(std::vector<AxisMap>& axes, const std::vector<int64_t>& target);
 
 }  // namespace vitrail::data

@@ -17,16 +17,19 @@ BatchPlan::BatchPlan(const LoaderOptions& options, int64_t size)
       rank_(options.data_rank),
       ranks_(options.data_ranks),
       training_(options.training) {
-  VT_REQUIRE(ConfigError, size_ > 0, "[data] the sources hold no sample; give one of them a weight above 0");
-  VT_REQUIRE(ConfigError, global_batch_ > 0, "[data] data.batch_size must be at least 1 but is {}", global_batch_);
+  VT_REQUIRE(ConfigError, size_ > 0,
+             "[data] the sources hold no sample; give one of them a weight above 0");
+  VT_REQUIRE(ConfigError, global_batch_ > 0, "[data] data.batch_size must be at least 1 but is {}",
+             global_batch_);
   VT_REQUIRE(ConfigError, ranks_ > 0 && rank_ >= 0 && rank_ < ranks_,
              "[data] the data rank must lie in [0, data ranks) but got {} of {}", rank_, ranks_);
   VT_REQUIRE(ConfigError, !training_ || global_batch_ % ranks_ == 0,
-             "[data] data.batch_size must be a multiple of the data ranks but got {} for {} ranks", global_batch_,
-             ranks_);
+             "[data] data.batch_size must be a multiple of the data ranks but got {} for {} ranks",
+             global_batch_, ranks_);
   const bool drop_last = training_ && options.drop_last;
   VT_REQUIRE(ConfigError, !drop_last || size_ >= global_batch_,
-             "[data] data.batch_size must not exceed the number of samples but got {} for {} samples; lower it or set "
+             "[data] data.batch_size must not exceed the number of samples but got {} for {} "
+             "samples; lower it or set "
              "data.drop_last to false",
              global_batch_, size_);
   batches_ = drop_last ? size_ / global_batch_ : ceil_div(size_, global_batch_);

@@ -1,9 +1,11 @@
 #include <algorithm>
 #include <cmath>
 
+#include "vitrail/core/atomic_file.h"
 #include "vitrail/core/error.h"
 #include "vitrail/data/inspect.h"
 #include "vitrail/data/resize.h"
+#include "vitrail/io/image.h"
 
 namespace vitrail::data {
 namespace {
@@ -26,7 +28,8 @@ std::vector<uint8_t> draw_cell(const Reader& reader, int64_t sample) {
   std::vector<uint8_t> cell(static_cast<size_t>(kCell * kCell * 3), 0);
   try {
     const Pixels slice = middle_slice(reader.decode(sample));
-    const FloatPixels scaled = resize(to_channels(slice, 3, reader.describe(sample).path), {kCell, kCell});
+    const FloatPixels scaled =
+        resize(to_channels(slice, 3, reader.describe(sample).path), {kCell, kCell});
     for (size_t i = 0; i < cell.size(); ++i)
       cell[i] = static_cast<uint8_t>(std::lround(scaled.values[i] / scaled.full_scale * 255.0f));
   } catch (const core::DataError&) {  // stays black; inspect() lists it
@@ -58,10 +61,22 @@ Pixels contact_sheet(const std::vector<config::Source>& sources, const config::M
   for (const std::unique_ptr<Reader>& reader : readers) {
     const int64_t n = std::min(reader->size(), kPerSource);
     for (int64_t i = 0; i < n; ++i)
-      paste(draw_cell(*reader, i * reader->size() / n), first_row + i / kColumns, i % kColumns, sheet);
+      paste(draw_cell(*reader, i * reader->size() / n), first_row + i / kColumns, i % kColumns,
+            sheet);
     first_row += (n + kColumns - 1) / kColumns;
   }
   return sheet;
+}
+
+void write_contact_sheet(const std::vector<config::Source>& sources, const config::Model& model,
+                         const std::string& path) {
+  Pixels sheet = contact_sheet(sources, model);
+  io::Image image;
+  image.height = static_cast<int>(sheet.sides[0]);
+  image.width = static_cast<int>(sheet.sides[1]);
+  image.channels = 3;
+  image.pixels = std::move(sheet.values);
+  core::write_file_atomic(path, io::encode_png(image));
 }
 
 }  // namespace vitrail::data

@@ -12,7 +12,8 @@
 namespace vitrail::data {
 namespace {
 
-at::Tensor joined(const std::vector<at::Tensor>& parts, std::vector<int64_t> empty_shape, at::ScalarType dtype) {
+at::Tensor joined(const std::vector<at::Tensor>& parts, std::vector<int64_t> empty_shape,
+                  at::ScalarType dtype) {
   return parts.empty() ? at::empty(empty_shape, dtype) : at::cat(parts);
 }
 
@@ -26,8 +27,8 @@ at::Tensor sources_of(const Loader& loader, const at::Tensor& index) {
 
 }  // namespace
 
-Dump dump(const std::vector<config::Source>& sources, const config::Model& model, const LoaderOptions& options,
-          int64_t epoch, int64_t count) {
+Dump dump(const std::vector<config::Source>& sources, const config::Model& model,
+          const LoaderOptions& options, int64_t epoch, int64_t count) {
   VT_REQUIRE(ConfigError, count >= 1, "[data] --count must be at least 1 but is {}", count);
   VT_REQUIRE(ConfigError, epoch >= 0, "[data] --epoch must be at least 0 but is {}", epoch);
   Loader loader(sources, model, options, {epoch, 0});
@@ -52,6 +53,22 @@ Dump dump(const std::vector<config::Source>& sources, const config::Model& model
   result.origin =
       at::zeros({result.index.size(0), static_cast<int64_t>(model.image_size.size())}, at::kLong);
   return result;
+}
+
+void write(const Dump& dump, const std::string& path) {
+  std::vector<at::Tensor> kept;  // what the file's pointers point into
+  std::vector<io::TensorToWrite> tensors;
+  const auto add = [&](const char* name, const at::Tensor& tensor) {
+    kept.push_back(tensor.contiguous());
+    const auto dtype = tensor.scalar_type() == at::kFloat ? core::DType::f32 : core::DType::i64;
+    tensors.push_back({name, dtype, tensor.sizes().vec(), kept.back().const_data_ptr()});
+  };
+  add("image", dump.image);
+  add("label", dump.label);
+  add("index", dump.index);
+  add("source", dump.source);
+  add("origin", dump.origin);
+  io::write_safetensors(path, tensors);
 }
 
 }  // namespace vitrail::data

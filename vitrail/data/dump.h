@@ -10,16 +10,17 @@
 
 namespace vitrail::data {
 
-/// Shapes   n samples of one rank, k axes: image float [n, C, sides...]; label, index, source int64 [n]; origin int64
-///          [n, k], the start of the tile in the file (zero: no tiles).
+/// Shapes   n samples of one rank, k axes: image float [n, C, sides...]; label, index, source int64
+///          [n]; origin int64 [n, k], the start of the tile in the file (zero: no tiles).
 struct Dump {
   at::Tensor image, label, index, source, origin;
 };
 
-/// Samples 0 .. count-1 of the sequence that begins with `epoch` (and goes on with the next ones); of these, the part
-/// that rank options.data_rank of options.data_ranks gets, in its order. Over all ranks it is the same sequence.
-Dump dump(const std::vector<config::Source>& sources, const config::Model& model, const LoaderOptions& options,
-          int64_t epoch, int64_t count);
+/// Samples 0 .. count-1 of the sequence that begins with `epoch` (and goes on with the next ones);
+/// of these, the part that rank options.data_rank of options.data_ranks gets, in its order. Over
+/// all ranks it is the same sequence.
+Dump dump(const std::vector<config::Source>& sources, const config::Model& model,
+          const LoaderOptions& options, int64_t epoch, int64_t count);
 
 /// One safetensors file with the five names of Dump.
 void write(const Dump& dump, const std::string& path);

@@ -1,14 +1,13 @@
 #include "vitrail/data/inspect.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <mutex>
-#include <thread>
 
 #include <fmt/ranges.h>
 
 #include "vitrail/core/error.h"
+#include "vitrail/core/thread_pool.h"
 
 namespace vitrail::data {
 namespace {
@@ -62,18 +61,6 @@ void fill_statistics(const Sums& sums, SourceReport& report) {
   }
 }
 
-/// Calls body(i) for i < n on `workers` threads.
-template <class Body>
-void parallel_for(int64_t n, int64_t workers, const Body& body) {
-  std::atomic<int64_t> next{0};
-  const auto run = [&] {
-    for (int64_t i = next++; i < n; i = next++) body(i);
-  };
-  std::vector<std::jthread> threads;
-  for (int64_t w = 1; w < std::min(workers, n); ++w) threads.emplace_back(run);
-  run();
-}
-
 void read_headers(const Reader& reader, SourceReport& report) {
   const int64_t n = std::min(reader.size(), kMaxHeaders);
   for (int64_t i = 0; i < n; ++i) {
@@ -87,14 +74,13 @@ void read_headers(const Reader& reader, SourceReport& report) {
   }
 }
 
-void read_pixels(const Reader& reader, const config::Model& model, int64_t workers, int64_t max_samples,
-                 SourceReport& report) {
+void read_pixels(const Reader& reader, const config::Model& model, int64_t workers,
+                 int64_t max_samples, SourceReport& report) {
   const int64_t n = std::min(reader.size(), max_samples);
   std::mutex mutex;
   Sums sums;
   std::map<int64_t, std::string> broken;
-  parallel_for(n, workers, [&](int64_t i) {
-    const int64_t sample = spread(i, n, reader.size());
+  const auto read_one = [&](int64_t sample) {
     try {
       Sums own;
       own.add(to_channels(reader.decode(sample), model.in_channels, reader.describe(sample).path));
@@ -105,6 +91,10 @@ void read_pixels(const Reader& reader, const config::Model& model, int64_t worke
       const std::lock_guard lock(mutex);
       broken[sample] = error.what();
     }
+  };
+  const int threads = static_cast<int>(std::clamp<int64_t>(workers, 1, 256));
+  core::parallel_for(threads, 0, n, /*grain=*/16, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) read_one(spread(i, n, reader.size()));
   });
   for (const auto& [sample, message] : broken) report.broken.push_back(message);
   fill_statistics(sums, report);
@@ -122,7 +112,8 @@ std::string class_lines(const SourceReport& report) {
 
 }  // namespace
 
-SourceReport inspect(const config::Source& source, const config::Model& model, int64_t workers, int64_t max_samples) {
+SourceReport inspect(const config::Source& source, const config::Model& model, int64_t workers,
+                     int64_t max_samples) {
   const std::unique_ptr<Reader> reader = open_reader(source, model);
   SourceReport report;
   report.name = source_name(source);
@@ -141,14 +132,17 @@ SourceReport inspect(const config::Source& source, const config::Model& model, i
 }
 
 std::string to_text(const SourceReport& report) {
-  std::string text = fmt::format("source {}: reader {}, {} samples, {} classes, root {}\n", report.name, report.reader,
-                                 report.samples, report.class_names.size(), report.root);
+  std::string text =
+      fmt::format("source {}: reader {}, {} samples, {} classes, root {}\n", report.name,
+                  report.reader, report.samples, report.class_names.size(), report.root);
   text += class_lines(report);
   for (const auto& [shape, files] : report.shapes)
     text += fmt::format("  shape {}: {} of {} read\n", shape, files, report.headers);
-  text += fmt::format("  mean: [{:.4f}]  std: [{:.4f}]  (in [0, 1], over the pixels of {} samples)\n",
-                      fmt::join(report.mean, ", "), fmt::join(report.std, ", "), report.decoded);
-  for (const SampleInfo& info : report.first) text += fmt::format("  sample {} label {}\n", info.path, info.label);
+  text +=
+      fmt::format("  mean: [{:.4f}]  std: [{:.4f}]  (in [0, 1], over the pixels of {} samples)\n",
+                  fmt::join(report.mean, ", "), fmt::join(report.std, ", "), report.decoded);
+  for (const SampleInfo& info : report.first)
+    text += fmt::format("  sample {} label {}\n", info.path, info.label);
   text += fmt::format("  broken files: {}\n", report.broken.size());
   for (const std::string& message : report.broken) text += fmt::format("    {}\n", message);
   return text;

@@ -1,7 +1,6 @@
 #include "vitrail/data/loader.h"
 
 #include <algorithm>
-#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <exception>
@@ -11,6 +10,7 @@
 
 #include <ATen/ops/empty.h>
 
+#include "vitrail/core/clock.h"
 #include "vitrail/core/error.h"
 #include "vitrail/core/log.h"
 #include "vitrail/data/batch_plan.h"
@@ -30,7 +30,8 @@ struct PlaceResult {
   std::vector<BrokenSample> broken;  // skipped on the way
 };
 
-/// A batch in the making. Workers write disjoint places; claimed and done are guarded by the loader's mutex.
+/// A batch in the making. Workers write disjoint places; claimed and done are guarded by the
+/// loader's mutex.
 struct PendingBatch {
   LoaderState place;
   Batch batch;
@@ -51,17 +52,18 @@ struct Claim {
 
 class Loader::Impl {
  public:
-  Impl(const std::vector<config::Source>& sources, const config::Model& model, const LoaderOptions& options,
-       LoaderState start)
+  Impl(const std::vector<config::Source>& sources, const config::Model& model,
+       const LoaderOptions& options, LoaderState start)
       : options_(options),
         list_(sources, model, options.seed, options.training, options.raw),
         plan_(options, list_.size()),
         sequence_(list_.size(), options.seed, options.training),
         shape_(model.image_size) {
     shape_.insert(shape_.begin(), model.in_channels);
-    VT_REQUIRE(ConfigError, options.workers >= 0 && options.prefetch >= 1,
-               "[data] data.workers must be at least 0 and data.prefetch at least 1 but are {} and {}",
-               options.workers, options.prefetch);
+    VT_REQUIRE(
+        ConfigError, options.workers >= 0 && options.prefetch >= 1,
+        "[data] data.workers must be at least 0 and data.prefetch at least 1 but are {} and {}",
+        options.workers, options.prefetch);
     VT_CHECK(start.epoch >= 0 && start.batch >= 0 && start.batch <= plan_.batches_per_epoch(),
              "[data] the start must lie within an epoch of {} batches but is epoch {}, batch {}",
              plan_.batches_per_epoch(), start.epoch, start.batch);
@@ -155,7 +157,8 @@ class Loader::Impl {
     std::unique_lock lock(mutex_);
     for (;;) {
       Claim claim;
-      work_ready_.wait(lock, [&] { return stopping_ || (claim = take_claim()).pending != nullptr; });
+      work_ready_.wait(lock,
+                       [&] { return stopping_ || (claim = take_claim()).pending != nullptr; });
       if (stopping_) return;
       lock.unlock();
       fill(claim);
@@ -164,7 +167,8 @@ class Loader::Impl {
     }
   }
 
-  /// The next places in order. Several at a time when a batch has many, so that tiny images do not fight for the lock.
+  /// The next places in order. Several at a time when a batch has many, so that tiny images do not
+  /// fight for the lock.
   Claim take_claim() {
     for (const std::unique_ptr<PendingBatch>& pending : pending_) {
       if (pending->claimed == pending->size()) continue;
@@ -194,13 +198,15 @@ class Loader::Impl {
 
   void fill_place(PendingBatch& pending, int64_t p, PlaceResult& result) const {
     const int64_t slot = plan_.slot(pending.place.batch, p);
-    // Skipping looks further along the same epoch's order; evaluation leaves a gap, since it counts each sample once.
+    // Skipping looks further along the same epoch's order; evaluation leaves a gap, since it counts
+    // each sample once.
     const bool replaces = options_.skip_errors && options_.training;
     const int64_t tries = replaces ? std::min(list_.size(), skip_limit() + 1) : 1;
     for (int64_t t = 0; slot >= 0 && t < tries; ++t) {
       const int64_t index = sequence_.sample_at(pending.place.epoch, (slot + t) % list_.size());
       try {
-        pending.label[p] = list_.load(pending.place.epoch, index, pending.image + p * list_.values_per_sample());
+        pending.label[p] =
+            list_.load(pending.place.epoch, index, pending.image + p * list_.values_per_sample());
         pending.sample_id[p] = index;
         return;
       } catch (const core::DataError& error) {
@@ -208,7 +214,8 @@ class Loader::Impl {
         result.broken.push_back({list_.describe(pending.place.epoch, index).path, error.what()});
       }
     }
-    VT_REQUIRE(DataError, slot < 0 || !replaces, "[data] {} samples in a row are broken; the last is {}", tries,
+    VT_REQUIRE(DataError, slot < 0 || !replaces,
+               "[data] {} samples in a row are broken; the last is {}", tries,
                result.broken.back().message);
     pad(pending, p);
   }
@@ -221,7 +228,7 @@ class Loader::Impl {
   }
 
   void wait_for_front() {
-    const auto start = std::chrono::steady_clock::now();
+    const core::Stopwatch watch;
     std::unique_lock lock(mutex_);
     PendingBatch& front = *pending_.front();
     while (workers_.empty() && front.done < front.size()) {
@@ -232,8 +239,7 @@ class Loader::Impl {
       finish(claim);
     }
     batch_ready_.wait(lock, [&] { return front.done == front.size(); });
-    const std::chrono::duration<double, std::milli> waited = std::chrono::steady_clock::now() - start;
-    waited_ms_ = waited.count();
+    waited_ms_ = watch.ms();
   }
 
   /// Errors and skips in the order of the samples, whatever the order in which workers met them.
@@ -247,9 +253,11 @@ class Loader::Impl {
   }
 
   void count_broken(const BrokenSample& broken) {
-    if (broken_paths_.insert(broken.path).second) core::log_warning("[data] skipped a broken file: {}", broken.message);
+    if (broken_paths_.insert(broken.path).second)
+      core::log_warning("[data] skipped a broken file: {}", broken.message);
     VT_REQUIRE(DataError, static_cast<int64_t>(broken_paths_.size()) <= skip_limit(),
-               "[data] more than {} of {} samples are broken, which is more than data.on_error skip allows; the last "
+               "[data] more than {} of {} samples are broken, which is more than data.on_error "
+               "skip allows; the last "
                "is {}",
                skip_limit(), list_.size(), broken.message);
   }
@@ -275,8 +283,8 @@ class Loader::Impl {
   std::vector<std::thread> workers_;
 };
 
-Loader::Loader(const std::vector<config::Source>& sources, const config::Model& model, const LoaderOptions& options,
-               LoaderState start)
+Loader::Loader(const std::vector<config::Source>& sources, const config::Model& model,
+               const LoaderOptions& options, LoaderState start)
     : impl_(std::make_unique<Impl>(sources, model, options, start)) {}
 Loader::~Loader() = default;
 

@@ -1,5 +1,6 @@
 #pragma once
-/// From files to batches: readers behind one interface, a global order without state, a prefetching loader.
+/// From files to batches: readers behind one interface, a global order without state, a prefetching
+/// loader.
 
 #include <cstdint>
 #include <memory>
@@ -30,8 +31,8 @@ struct LoaderOptions {
   int64_t global_batch = 64;
   int64_t data_rank = 0, data_ranks = 1;
   int64_t workers = 2, prefetch = 4;  // workers 0: next() decodes by itself
-  bool training = true;               // shuffle, augment, drop_last, weights; false: sorted, every sample once
-  bool drop_last = true;              // false: the last training batch is filled from the start of its epoch's order
+  bool training = true;   // shuffle, augment, drop_last, weights; false: sorted, every sample once
+  bool drop_last = true;  // false: the last training batch is filled from the start of its epoch
   bool skip_errors = false;
   bool pin_memory = false;
   uint64_t seed = 0;
@@ -46,28 +47,33 @@ struct LoaderState {
 
 /// All sources of a list as one.
 ///
-/// Order    the samples of global batch b do not depend on data_ranks: it is slots [b * G, (b + 1) * G) of the epoch's
-///          sequence (G = global_batch), of which rank r of R gets the contiguous places [r * G/R, (r + 1) * G/R).
-/// Weights  training: a source of weight w counts as llround(w * size) samples of the list; over the epochs each of its
-///          samples comes equally often. Evaluation: every sample exactly once, whatever the weights.
-/// Evaluation  every rank gets the same number of batches and, of a batch of n samples, ceil(n / R) places; places past
-///          the end are padding: zero image, label -1, sample id -1.
-/// Errors   stop: next() throws the DataError of the first broken sample in order. skip_errors: training takes the next
-///          good sample of the epoch's order instead, evaluation a padding place; each broken file is named once in the
-///          log; more than 1 % of the samples (at least 10) is an error.
-/// Memory   at most prefetch + 1 batches exist at a time, whatever the consumer's speed.
+/// Order    the samples of global batch b do not depend on data_ranks: it is slots [b * G, (b + 1)
+///          * G) of the epoch's sequence (G = global_batch), of which rank r of R gets the
+///          contiguous places [r * G/R, (r + 1) * G/R).
+/// Weights  training: a source of weight w counts as llround(w * size) samples of the list; over
+///          the epochs each of its samples comes equally often. Evaluation: every sample exactly
+///          once, whatever the weights.
+/// Eval     every rank gets the same number of batches and, of a batch of n samples, ceil(n / R)
+///          places; places past the end are padding: zero image, label -1, sample id -1.
+/// Errors   stop: next() throws the DataError of the first broken sample in order. skip_errors:
+///          training takes the next good sample of the epoch's order instead, evaluation a padding
+///          place; each broken file is named once in the log; more than 1 % of the samples (at
+///          least 10) is an error.
+/// Memory   the loader holds at most prefetch batches, whatever the consumer's speed.
 /// Threads  one consumer; the workers run no ATen operations.
 class Loader {
  public:
-  /// throws   ConfigError: training batch not divisible by data_ranks, batch larger than the list under drop_last;
-  ///          DataError: a source that cannot be opened, classes that do not fit the model or each other.
-  Loader(const std::vector<config::Source>& sources, const config::Model& model, const LoaderOptions& options,
-         LoaderState start = {});
+  /// throws   ConfigError: training batch not divisible by data_ranks, batch larger than the list
+  ///          under drop_last; DataError: a source that cannot be opened, classes that do not fit
+  ///          the model or each other.
+  Loader(const std::vector<config::Source>& sources, const config::Model& model,
+         const LoaderOptions& options, LoaderState start = {});
   ~Loader();
 
   int64_t samples() const;  // in the list (training: weighted, before drop_last)
   int64_t batches_per_epoch() const;
-  /// The next batch, on the host; at the end of an epoch goes on with the next. Order is kept whatever the threads do.
+  /// The next batch, on the host; at the end of an epoch goes on with the next. Order is kept
+  /// whatever the threads do.
   Batch next();
   LoaderState state() const;
   /// Time the last next() waited for the workers.

@@ -52,7 +52,8 @@ Pixels to_channels(Pixels pixels, int64_t channels, const std::string& path) {
   if (pixels.channels == 1 && channels == 3) return grey_to_rgb(pixels);
   if (pixels.channels == 3 && channels == 1) return rgb_to_grey(pixels);
   core::fail<core::DataError>(
-      "[data] {}: expected {} channel(s) (model.in_channels) but the file has {}; only grey and RGB "
+      "[data] {}: expected {} channel(s) (model.in_channels) but the file has {}; only grey and "
+      "RGB "
       "are converted into each other",
       path, channels, pixels.channels);
 }

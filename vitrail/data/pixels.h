@@ -24,7 +24,8 @@ int64_t count(const std::vector<int64_t>& sides);
 /// "3 x 32 x 32"
 std::string describe(const std::vector<int64_t>& sides);
 
-/// Grey becomes RGB by repetition; RGB becomes grey by ITU-R 601 luma, equal to Pillow's convert("L").
+/// Grey becomes RGB by repetition; RGB becomes grey by ITU-R 601 luma, equal to Pillow's
+/// convert("L").
 /// throws   DataError naming `path` for any other pair of channel counts.
 Pixels to_channels(Pixels pixels, int64_t channels, const std::string& path);
 

@@ -25,7 +25,8 @@ class RandomReader : public Reader {
 
   SampleInfo describe(int64_t i) const override {
     const uint32_t bits = core::draw(kLabelKey, static_cast<uint64_t>(i), 0);
-    return {fmt::format("random/{}", i), static_cast<int64_t>(bits % static_cast<uint64_t>(classes_))};
+    return {fmt::format("random/{}", i),
+            static_cast<int64_t>(bits % static_cast<uint64_t>(classes_))};
   }
 
   Shape shape(int64_t) const override { return shape_; }
@@ -38,7 +39,8 @@ class RandomReader : public Reader {
     // Four words of a draw are sixteen pixels.
     uint8_t* to = pixels.values.data();
     for (size_t left = pixels.values.size(), block = 0; left > 0; ++block) {
-      const core::Philox4 bits = core::draw4(kPixelKey, static_cast<uint64_t>(i), static_cast<uint32_t>(block));
+      const core::Philox4 bits =
+          core::draw4(kPixelKey, static_cast<uint64_t>(i), static_cast<uint32_t>(block));
       const size_t n = std::min(left, sizeof(bits.x));
       to = std::copy_n(reinterpret_cast<const uint8_t*>(bits.x), n, to);
       left -= n;
@@ -57,7 +59,8 @@ int64_t parse_size(const config::Source& source) {
   const char* last = source.root.data() + source.root.size();
   const auto [end, error] = std::from_chars(source.root.data(), last, size);
   VT_REQUIRE(ConfigError, error == std::errc() && end == last && size > 0,
-             "[data] source '{}': root of the reader random must be empty or a number of samples but is '{}'",
+             "[data] source '{}': root of the reader random must be empty or a number of samples "
+             "but is '{}'",
              source_name(source), source.root);
   return size;
 }

@@ -25,7 +25,8 @@ struct Shape {
 };
 
 /// A sorted list of samples.
-/// Threads  const functions are called from many threads at once; they use no thread pool of their own.
+/// Threads  const functions are called from many threads at once; they use no thread pool of their
+///          own.
 class Reader {
  public:
   explicit Reader(int64_t channels) : channels_(channels) {}
@@ -46,10 +47,11 @@ class Reader {
   int64_t channels_;
 };
 
-/// The reader of source.reader over source.root, narrowed to source.split: [start, end) as ratios of its sorted list;
-/// sample llround(start * size) is the first, llround(end * size) is one past the last.
-/// throws   DataError: missing root, no images, an empty class folder, an empty split.
-///          ConfigError: a reader that does not fit model.image_size; a split outside 0 <= start < end <= 1.
+/// The reader of source.reader over source.root, narrowed to source.split: [start, end) as ratios
+/// of its sorted list; sample llround(start * size) is the first, llround(end * size) is one past
+/// the last.
+/// throws   DataError: missing root, no images, an empty class folder, an empty split. ConfigError:
+///          a reader that does not fit model.image_size; a split outside 0 <= start < end <= 1.
 std::unique_ptr<Reader> open_reader(const config::Source& source, const config::Model& model);
 
 /// source.name, or the reader's name when it is empty.

@@ -39,12 +39,14 @@ std::unique_ptr<Reader> take_split(std::unique_ptr<Reader> whole, const config::
                                    const config::Model& model) {
   const std::vector<double>& split = source.split;
   if (split.empty()) return whole;
-  VT_REQUIRE(ConfigError, split.size() == 2 && split[0] >= 0 && split[0] < split[1] && split[1] <= 1,
-             "[data] source '{}': split must be [start, end] with 0 <= start < end <= 1", source_name(source));
+  VT_REQUIRE(ConfigError,
+             split.size() == 2 && split[0] >= 0 && split[0] < split[1] && split[1] <= 1,
+             "[data] source '{}': split must be [start, end] with 0 <= start < end <= 1",
+             source_name(source));
   const auto size = static_cast<double>(whole->size());
   const int64_t first = std::llround(split[0] * size), last = std::llround(split[1] * size);
-  VT_REQUIRE(DataError, first < last, "[data] {}: split [{}, {}] of {} samples is empty", source.root, split[0],
-             split[1], whole->size());
+  VT_REQUIRE(DataError, first < last, "[data] {}: split [{}, {}] of {} samples is empty",
+             source.root, split[0], split[1], whole->size());
   return std::make_unique<SplitReader>(std::move(whole), model.in_channels, first, last - first);
 }
 

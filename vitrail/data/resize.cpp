@@ -6,15 +6,16 @@
 namespace vitrail::data {
 namespace {
 
-/// Result i of an axis is the sum of weights[i * stride + j] * input[first[i] + j] over j < taps[i].
+/// Result i of an axis is the sum of weights[i * stride + j] * input[first[i] + j] over j <
+/// taps[i].
 struct AxisFilter {
   int64_t stride = 0;
   std::vector<int64_t> first, taps;
   std::vector<float> weights;
 };
 
-/// In float throughout, as ATen's CPU kernel computes it: a double would move the centres by more than the rounding
-/// of the pixels.
+/// In float throughout, as ATen's CPU kernel computes it: a double would move the centres by more
+/// than the rounding of the pixels.
 AxisFilter make_filter(int64_t input, int64_t output) {
   AxisFilter filter;
   const float scale = static_cast<float>(input) / static_cast<float>(output);
@@ -40,7 +41,8 @@ AxisFilter make_filter(int64_t input, int64_t output) {
   return filter;
 }
 
-/// input [outer, n, inner] -> output [outer, filter, inner]. The inner loop runs over contiguous values.
+/// input [outer, n, inner] -> output [outer, filter, inner]. The inner loop runs over contiguous
+/// values.
 template <class T>
 void filter_axis(const T* input, float* output, int64_t outer, int64_t n, int64_t inner,
                  const AxisFilter& filter) {
@@ -68,7 +70,8 @@ int64_t product(const std::vector<int64_t>& sides, size_t first, size_t last) {
 FloatPixels resize(const Pixels& pixels, const std::vector<int64_t>& sides) {
   FloatPixels result{pixels.sides, pixels.channels, {}, pixels.full_scale};
   bool is_first = true;
-  // The first axis comes first: its inner run is the longest, and it leaves fewer rows for the last.
+  // The first axis comes first: its inner run is the longest, and it leaves fewer rows for the
+  // last.
   for (size_t axis = 0; axis < sides.size(); ++axis) {
     if (result.sides[axis] == sides[axis]) continue;
     const int64_t n = result.sides[axis];

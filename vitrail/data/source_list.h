@@ -14,19 +14,23 @@ namespace vitrail::data {
 
 /// Source after source in the recipe's order; within a source the reader's sorted order.
 ///
-/// Weights  training: a source of weight w != 1 fills llround(w * size) indices. Its samples are dealt to them in a
-///          fixed shuffled order that goes on from one epoch to the next, so that a share of a sorted list is not the
-///          same few classes each time, and over the epochs every sample comes equally often.
+/// Weights  training: a source of weight w != 1 fills llround(w * size) indices. Its samples are
+///          dealt to them in a fixed shuffled order that goes on from one epoch to the next, so
+///          that a share of a sorted list is not the same few classes each time, and over the
+///          epochs every sample comes equally often.
 /// Threads  const and safe from many threads.
 class SourceList {
  public:
-  /// throws   see open_reader and Transform; DataError for class lists that do not fit model.num_classes or each other.
-  SourceList(const std::vector<config::Source>& sources, const config::Model& model, uint64_t seed, bool training,
-             bool raw);
+  /// throws   see open_reader and Transform; DataError for class lists that do not fit
+  ///          model.num_classes or each other.
+  SourceList(const std::vector<config::Source>& sources, const config::Model& model, uint64_t seed,
+             bool training, bool raw);
 
   int64_t size() const { return size_; }
   int64_t source_of(int64_t index) const;
-  const Reader& reader(int64_t source) const { return *entries_[static_cast<size_t>(source)].reader; }
+  const Reader& reader(int64_t source) const {
+    return *entries_[static_cast<size_t>(source)].reader;
+  }
   const std::vector<std::string>& class_names() const { return class_names_; }
   SampleInfo describe(int64_t epoch, int64_t index) const;
 
@@ -38,8 +42,8 @@ class SourceList {
   struct Entry {
     std::unique_ptr<Reader> reader;
     Transform transform;
-    int64_t first;   // global index of its first sample
-    int64_t size;    // indices it fills
+    int64_t first;  // global index of its first sample
+    int64_t size;   // indices it fills
   };
   struct Item {
     const Entry* entry;

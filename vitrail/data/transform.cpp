@@ -16,22 +16,24 @@ std::vector<float> per_channel(const std::vector<double>& values, int64_t channe
                                const std::string& source) {
   const auto n = static_cast<int64_t>(values.size());
   VT_REQUIRE(ConfigError, n == 0 || n == 1 || n == channels,
-             "[data] source '{}': {} must have 1 or {} (model.in_channels) numbers but has {}", source, key, channels,
-             n);
+             "[data] source '{}': {} must have 1 or {} (model.in_channels) numbers but has {}",
+             source, key, channels, n);
   std::vector<float> result(static_cast<size_t>(channels), 0.5f);
   for (size_t c = 0; c < result.size() && n > 0; ++c)
     result[c] = static_cast<float>(n == 1 ? values[0] : values[c]);
   return result;
 }
 
-std::vector<int64_t> checked_resize(const config::Source& source, const std::vector<int64_t>& target) {
+std::vector<int64_t> checked_resize(const config::Source& source,
+                                    const std::vector<int64_t>& target) {
   if (source.resize.empty()) return target;
   VT_REQUIRE(ConfigError, source.resize.size() == target.size(),
-             "[data] source '{}': resize must have {} sides like model.image_size but has {}", source_name(source),
-             target.size(), source.resize.size());
+             "[data] source '{}': resize must have {} sides like model.image_size but has {}",
+             source_name(source), target.size(), source.resize.size());
   for (size_t axis = 0; axis < target.size(); ++axis)
     VT_REQUIRE(ConfigError, source.resize[axis] >= target[axis],
-               "[data] source '{}': resize must be at least model.image_size ({}) along every axis but is {}",
+               "[data] source '{}': resize must be at least model.image_size ({}) along every axis "
+               "but is {}",
                source_name(source), describe(target), describe(source.resize));
   return source.resize;
 }
@@ -40,7 +42,8 @@ std::vector<int64_t> checked_resize(const config::Source& source, const std::vec
 template <class T>
 class Normalise {
  public:
-  Normalise(float full_scale, float mean, float std) : full_scale_(full_scale), mean_(mean), std_(std) {
+  Normalise(float full_scale, float mean, float std)
+      : full_scale_(full_scale), mean_(mean), std_(std) {
     if constexpr (std::is_same_v<T, uint8_t>)
       for (int v = 0; v < 256; ++v) table_[static_cast<size_t>(v)] = compute(static_cast<float>(v));
   }
@@ -58,9 +61,10 @@ class Normalise {
   std::array<float, std::is_same_v<T, uint8_t> ? 256 : 1> table_{};
 };
 
-/// The source row (an offset in pixels) that result row `row` comes from; -1 when it lies outside the image.
-/// Rows count over all axes but the last.
-int64_t source_row(int64_t row, const std::vector<AxisMap>& axes, const std::vector<int64_t>& sides) {
+/// The source row (an offset in pixels) that result row `row` comes from; -1 when it lies outside
+/// the image. Rows count over all axes but the last.
+int64_t source_row(int64_t row, const std::vector<AxisMap>& axes,
+                   const std::vector<int64_t>& sides) {
   int64_t result = 0, stride = 1;
   for (size_t axis = axes.size() - 1; axis-- > 0;) {
     const AxisMap& map = axes[axis];
@@ -73,8 +77,8 @@ int64_t source_row(int64_t row, const std::vector<AxisMap>& axes, const std::vec
   return result;
 }
 
-/// Gathers channel-last values into channel-first floats: crop, shift, flip and normalisation in one pass.
-/// Image is Pixels or FloatPixels.
+/// Gathers channel-last values into channel-first floats: crop, shift, flip and normalisation in
+/// one pass. Image is Pixels or FloatPixels.
 template <class Image>
 void gather(const Image& image, const std::vector<AxisMap>& axes, const std::vector<float>& mean,
             const std::vector<float>& std, float* out) {
@@ -84,7 +88,8 @@ void gather(const Image& image, const std::vector<AxisMap>& axes, const std::vec
   for (size_t axis = 0; axis + 1 < axes.size(); ++axis) rows *= axes[axis].size;
   const int64_t width = image.sides.back(), channels = image.channels;
   for (int64_t c = 0; c < channels; ++c) {
-    const Normalise<Value> normalise(image.full_scale, mean[static_cast<size_t>(c)], std[static_cast<size_t>(c)]);
+    const Normalise<Value> normalise(image.full_scale, mean[static_cast<size_t>(c)],
+                                     std[static_cast<size_t>(c)]);
     const float zero = normalise(Value{0});
     for (int64_t row = 0; row < rows; ++row, out += last.size) {
       const int64_t from_row = source_row(row, axes, image.sides);
@@ -104,7 +109,8 @@ void gather(const Image& image, const std::vector<AxisMap>& axes, const std::vec
 
 }  // namespace
 
-Transform::Transform(const config::Source& source, const config::Model& model, bool training, bool raw)
+Transform::Transform(const config::Source& source, const config::Model& model, bool training,
+                     bool raw)
     : resize_(checked_resize(source, model.image_size)),
       target_(model.image_size),
       channels_(model.in_channels),
@@ -125,12 +131,13 @@ int64_t Transform::values_per_sample() const { return channels_ * count(target_)
 
 Pixels Transform::checked(Pixels pixels, const std::string& path) const {
   VT_REQUIRE(DataError, pixels.sides.size() == target_.size(),
-             "[data] {}: expected {} sides like model.image_size but the file has {}", path, target_.size(),
-             describe(pixels.sides));
+             "[data] {}: expected {} sides like model.image_size but the file has {}", path,
+             target_.size(), describe(pixels.sides));
   return to_channels(std::move(pixels), channels_, path);
 }
 
-void Transform::apply(Pixels pixels, const AugmentPlace& place, const std::string& path, float* out) const {
+void Transform::apply(Pixels pixels, const AugmentPlace& place, const std::string& path,
+                      float* out) const {
   pixels = checked(std::move(pixels), path);
   std::vector<AxisMap> axes;
   for (const int64_t side : resize_) axes.push_back(AxisMap::identity(side));

@@ -73,6 +73,7 @@ InitialRule timm_initial(double layer_scale, int64_t patch_values) {
 InitialRule mae_initial(double layer_scale, int64_t patch_values) {
   return [=](const std::string& name, const at::Tensor& parameter) -> Initial {
     if (name == "cls_token" || name == "mask_token") return {Fill::normal, 0.02};
+    if (name.ends_with("pos_embed")) return {Fill::keep};
     if (const auto common = common_initial(name, parameter, layer_scale, patch_values)) return *common;
     const int64_t outputs = parameter.size(0), inputs = parameter.numel() / outputs;
     return {Fill::uniform, std::sqrt(6.0 / static_cast<double>(outputs + inputs))};
@@ -86,6 +87,7 @@ void initialise(const std::vector<nn::NamedTensor>& parameters, uint64_t seed, c
     const Initial initial = rule(parameter.name, parameter.tensor);
     at::Tensor tensor = parameter.tensor;
     switch (initial.fill) {
+      case Fill::keep: break;
       case Fill::zeros: tensor.zero_(); break;
       case Fill::ones: tensor.fill_(1.0); break;
       case Fill::constant: tensor.fill_(initial.scale); break;

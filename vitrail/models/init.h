@@ -12,7 +12,7 @@
 
 namespace vitrail::models {
 
-enum class Fill { zeros, ones, constant, normal, uniform };
+enum class Fill { keep, zeros, ones, constant, normal, uniform };
 
 struct Initial {
   Fill fill = Fill::zeros;
@@ -27,7 +27,7 @@ using InitialRule = std::function<Initial(const std::string& name, const at::Ten
 /// `layer_scale` is the initial gamma, `patch_values` the inputs S of one output of the patch embedding.
 InitialRule timm_initial(double layer_scale, int64_t patch_values);
 /// facebookresearch/mae: Xavier-uniform matrices (the patch embedding flattened; its bias as a PyTorch convolution's),
-/// zero biases, unit norms, class and mask tokens normal(0.02).
+/// zero biases, unit norms, class and mask tokens normal(0.02); learned positions keep the table they were built with.
 InitialRule mae_initial(double layer_scale, int64_t patch_values);
 
 /// Fills CPU fp32 parameters in place.

@@ -31,8 +31,11 @@ void Mae::add_positions(const std::string& name, int64_t width, at::Tensor& lear
   const at::Tensor table = position_table(options_, prefix_tokens(), width);
   if (options_.pos_embed == "sincos")
     fixed = FixedTable(table);
-  else
+  else {
     learned = register_parameter(name, table.sizes());
+    const at::NoGradGuard no_grad;
+    learned.copy_(table);
+  }
 }
 
 void Mae::add_encoder() {
@@ -57,12 +60,6 @@ void Mae::add_decoder() {
     decoder_norm_ = register_module("decoder_norm", std::make_shared<nn::Norm>(width, norm_options(options_)));
   }
   decoder_pred_ = register_module("decoder_pred", std::make_shared<nn::Linear>(width, options_.patch_values()));
-}
-
-void Mae::set_initial_positions() {
-  const at::NoGradGuard no_grad;
-  for (at::Tensor& learned : {std::ref(pos_embed_), std::ref(decoder_pos_embed_)})
-    if (learned.defined()) learned.copy_(position_table(options_, prefix_tokens(), learned.size(2)));
 }
 
 ops::Masking Mae::mask(const data::Batch& batch, const nn::Draws& draws) const {
@@ -179,7 +176,5 @@ void Mae::set_fixed_tensor(const std::string& name, const at::Tensor& values) {
   VT_CHECK(table && table->defined(), "[model] '{}' is not a fixed tensor of this model", name);
   table->set(values);
 }
-
-std::shared_ptr<Model> make_mae(const config::Model& options, uint64_t seed);
 
 }  // namespace vitrail::models

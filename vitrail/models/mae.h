@@ -46,8 +46,6 @@ class Mae : public Model {
   at::Tensor decode(const at::Tensor& latent, const ops::Masking& masking, const nn::Draws& draws, Taps& tap);
   at::Tensor restore(const at::Tensor& x, const ops::Masking& masking) const;
   at::Tensor loss(const at::Tensor& image, const at::Tensor& prediction, const at::Tensor& mask_BL) const;
-  void set_initial_positions();
-  friend std::shared_ptr<Model> make_mae(const config::Model& options, uint64_t seed);
 
   config::Model options_;
   int64_t kept_ = 0;                                           // K

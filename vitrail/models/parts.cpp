@@ -49,7 +49,7 @@ at::Tensor FixedTable::like(const at::Tensor& other) {
 
 void FixedTable::set(const at::Tensor& values) {
   values_ = values.to(at::kCPU, at::kFloat);
-  converted_ = {};
+  converted_ = at::Tensor();
 }
 
 at::Tensor position_table(const config::Model& options, int64_t prefix, int64_t width) {

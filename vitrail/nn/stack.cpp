@@ -114,13 +114,8 @@ at::Tensor Stack::run_forward(at::Tensor x_BLD, const Draws& draws, std::vector<
 at::Tensor Stack::run_backward(const std::vector<at::Tensor>& gradients, const Draws& draws,
                                const std::vector<int>& taps, std::vector<Saved>& saved) {
   std::vector<at::Tensor> tap_gradients(depth());  // of the output of block i
-  for (size_t t = 0; t < taps.size(); ++t) {
-    at::Tensor& sum = tap_gradients[taps[t]];
-    const at::Tensor& more = gradients[1 + t];
-    if (more.defined()) sum = sum.defined() ? sum + more : more;
-  }
+  for (size_t t = 0; t < taps.size(); ++t) tap_gradients[taps[t]] = gradients[1 + t];
   at::Tensor dy_BLD = gradients[0];
-  if (at::Tensor& last = tap_gradients.back(); last.defined()) dy_BLD = dy_BLD.defined() ? last + dy_BLD : last;
   for (int i = depth() - 1; i >= 0; --i) {
     notify(&StackObserver::before_backward, i);
     if (i > 0) saved[i].input_gradient = tap_gradients[i - 1];
@@ -143,10 +138,19 @@ at::Tensor Stack::forward(const at::Tensor& x_BLD, const Draws& draws, const std
       for (const int tap : taps) tap_outputs->push_back(outputs[tap]);
     return y_BLD;
   }
+  // Each tensor leaves the node once, the last block's as the result itself: gradients from all its users then meet in
+  // one place, in plain autograd's order.
+  std::vector<int> inner(taps);
+  std::erase(inner, depth() - 1);
+  std::ranges::sort(inner);
+  inner.erase(std::unique(inner.begin(), inner.end()), inner.end());
   // The node exists only if an input requires grad; parameters inside are not inputs of it.
   const at::Tensor entry_BLD = x_BLD.requires_grad() ? x_BLD : x_BLD.detach().set_requires_grad(true);
-  const variable_list results = StackFunction::apply(entry_BLD, this, draws, taps);
-  if (tap_outputs) tap_outputs->insert(tap_outputs->end(), results.begin() + 1, results.end());
+  const variable_list results = StackFunction::apply(entry_BLD, this, draws, inner);
+  if (tap_outputs)
+    for (const int tap : taps)
+      tap_outputs->push_back(
+          tap == depth() - 1 ? results[0] : results[1 + (std::ranges::find(inner, tap) - inner.begin())]);
   return results[0];
 }
 

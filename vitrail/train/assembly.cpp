@@ -1,20 +1,18 @@
 #include "vitrail/train/assembly.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <filesystem>
-#include <map>
 #include <thread>
-
-#include "vitrail/core/error.h"
-#include "vitrail/nn/stack.h"
-#include "vitrail/ops/attention.h"
-#include "vitrail/parallel/device.h"
-#include "vitrail/train/checkpoint.h"
 
 #include <ATen/Parallel.h>
 #include <c10/core/GradMode.h>
+#include <sched.h>
+
+#include "vitrail/core/error.h"
+#include "vitrail/models/key_map.h"
+#include "vitrail/parallel/device.h"
+#include "vitrail/train/checkpoint.h"
+#include "vitrail/train/weights_file.h"
 
 namespace vitrail::train {
 
@@ -35,12 +33,14 @@ std::string source_in_run(const std::string& folder) {
   for (const char* name : {"weights-ema.safetensors", "weights.safetensors"})
     if (fs::exists(fs::path(folder) / name)) return (fs::path(folder) / name).string();
   core::fail<core::CheckpointError>(
-      "[weights] {} holds no checkpoint and no weights.safetensors; train first or give --weights", folder);
+      "[weights] {} holds no checkpoint and no weights.safetensors; train first or give --weights",
+      folder);
 }
 
 bool holds_average(const CheckpointReader& checkpoint) {
   const std::vector<std::string> names = checkpoint.names();
-  return std::any_of(names.begin(), names.end(), [](const std::string& name) { return name.rfind("ema/", 0) == 0; });
+  return std::any_of(names.begin(), names.end(),
+                     [](const std::string& name) { return name.rfind("ema/", 0) == 0; });
 }
 
 }  // namespace
@@ -49,9 +49,11 @@ at::Device choose_device(const config::Run& options, const comm::Launch& launch)
   const int gpus = options.device == "cpu" ? 0 : parallel::gpu_count();
   if (options.device == "cpu" || (options.device == "auto" && gpus == 0)) return at::kCPU;
   VT_REQUIRE(ConfigError, gpus > 0,
-             "[device] run.device=cuda needs a GPU that this build can use but there is none; set run.device=cpu");
+             "[device] run.device=cuda needs a GPU that this build can use but there is none; set "
+             "run.device=cpu");
   VT_REQUIRE(ConfigError, launch.local_rank < gpus,
-             "[device] every rank needs a GPU of its own but {} ranks share the {} GPUs of {}; start fewer ranks",
+             "[device] every rank needs a GPU of its own but {} ranks share the {} GPUs of {}; "
+             "start fewer ranks",
              launch.local_size, gpus, launch.host);
   const at::Device device(at::kCUDA, static_cast<at::DeviceIndex>(launch.local_rank));
   parallel::set_device(device);
@@ -78,28 +80,23 @@ at::ScalarType compute_dtype(const config::Train& options) {
 }
 
 void check_layout(const config::Recipe& recipe, const comm::Mesh& mesh) {
-  const int64_t ranks = mesh.world().size(), data_ranks = mesh.data_size(), batch = recipe.data.batch_size;
-  VT_REQUIRE(ConfigError, ranks == 1 || !(recipe.parallel.strategy == "none"),
-             "[layout] parallel.strategy=none is for one rank but got {} ranks; use parallel.strategy=ddp", ranks);
+  const int64_t ranks = mesh.world().size(), data_ranks = mesh.data_size(),
+                batch = recipe.data.batch_size;
+  VT_REQUIRE(
+      ConfigError, ranks == 1 || !(recipe.parallel.strategy == "none"),
+      "[layout] parallel.strategy=none is for one rank but got {} ranks; use parallel.strategy=ddp",
+      ranks);
   VT_REQUIRE(ConfigError, data_ranks == ranks,
-             "[layout] only the axes replicate and shard may exceed 1 so far but got {}", mesh.describe());
+             "[layout] only the axes replicate and shard may exceed 1 so far but got {}",
+             mesh.describe());
   VT_REQUIRE(ConfigError, batch % data_ranks == 0,
-             "[layout] data.batch_size must be a multiple of the data ranks but got {} and {}", batch, data_ranks);
+             "[layout] data.batch_size must be a multiple of the data ranks but got {} and {}",
+             batch, data_ranks);
   const int64_t local = batch / data_ranks;
   VT_REQUIRE(ConfigError, local % recipe.train.micro_batches == 0,
-             "[layout] data.batch_size / data ranks must be a multiple of train.micro_batches but got {} / {} = {} and {}",
+             "[layout] data.batch_size / data ranks must be a multiple of train.micro_batches but "
+             "got {} / {} = {} and {}",
              batch, data_ranks, local, recipe.train.micro_batches);
-}
-
-void configure_trunk(models::Model& model, const config::Train& options) {
-  const nn::Attend plain = [](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-    return ops::plain_attention(q, k, v);
-  };
-  const nn::Attend attend = options.attention == "plain" ? plain : nn::Attend(ops::sdpa);
-  for (nn::Stack* stack : model.stacks()) {
-    stack->set_engine(nn::autograd_engine(options.recompute == "block"));
-    for (int i = 0; i < stack->depth(); ++i) stack->block(i).attention().set_attend(attend);
-  }
 }
 
 data::Batch on_device(data::Batch batch, at::Device device) {
@@ -108,6 +105,49 @@ data::Batch on_device(data::Batch batch, at::Device device) {
   return batch;
 }
 
-std::string run_folder(const config::Run& options) { return (fs::path(options.output) / options.name).string(); }
+std::string run_folder(const config::Run& options) {
+  return (fs::path(options.output) / options.name).string();
+}
+
+namespace {
+
+/// From a safetensors file whose names follow `from` ("auto": judged by the names).
+std::string load_file(models::Model& model, const std::string& path, const std::string& from,
+                      bool strict) {
+  const std::vector<nn::NamedTensor> tensors = read_weights(path);
+  const models::Naming naming =
+      from == "auto" ? models::detect_naming(tensors) : models::parse_naming(from);
+  return fill_model(model, models::import_names(tensors, naming), path, strict);
+}
+
+std::string load_checkpoint(models::Model& model, const std::string& path) {
+  const bool average = holds_average(CheckpointReader(path));
+  return fill_model(model, read_parameters(path, average),
+                    path + (average ? ", averaged weights" : ""), true);
+}
+
+}  // namespace
+
+std::string load_weights(models::Model& model, const config::Recipe& recipe,
+                         const std::string& path) {
+  std::error_code error;
+  std::string source = path.empty() ? run_folder(recipe.run) : path;
+  VT_REQUIRE(CheckpointError, fs::exists(source, error),
+             "[weights] {}: there is no such file or folder; train first or give --weights",
+             source);
+  if (fs::is_directory(source, error) && !fs::exists(fs::path(source) / "manifest.json"))
+    source = source_in_run(source);
+  if (fs::is_directory(source, error)) return load_checkpoint(model, source);
+  return load_file(model, source, recipe.model.weights.from.value, recipe.model.weights.strict);
+}
+
+std::string load_start_weights(models::Model& model, const config::Model& options) {
+  const std::string& path = options.weights.path;
+  std::error_code error;
+  VT_REQUIRE(CheckpointError, fs::exists(path, error),
+             "[weights] {}: there is no such file; check model.weights.path", path);
+  if (fs::is_directory(path, error)) return load_checkpoint(model, resolve_checkpoint(path));
+  return load_file(model, path, options.weights.from.value, options.weights.strict);
+}
 
 }  // namespace vitrail::train

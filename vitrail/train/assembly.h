@@ -27,19 +27,21 @@ at::ScalarType compute_dtype(const config::Train& options);
 /// throws ConfigError with the numbers.
 void check_layout(const config::Recipe& recipe, const comm::Mesh& mesh);
 
-/// Gives the model's trunks the engine, recompute and attention that the recipe asks for.
-void configure_trunk(models::Model& model, const config::Train& options);
-
 /// The batch with all of its tensors on `device`; from pinned memory the copy does not block.
 data::Batch on_device(data::Batch batch, at::Device device);
 
 /// output/name
 std::string run_folder(const config::Run& options);
 
-/// Fills the model (on the CPU, before it is cut into units) from a safetensors file in any known naming, a checkpoint
-/// folder, or a run folder (its newest valid checkpoint, else its weights-ema.safetensors or weights.safetensors).
-/// Checkpoints give the moving average when they hold one. Empty = the folder of the recipe's run. Returns what was read.
-/// throws CheckpointError naming file and tensor.
-std::string load_weights(models::Model& model, const config::Recipe& recipe, const std::string& path);
+/// Fills the model (on the CPU, before it is cut into units) from a safetensors file in any known
+/// naming, a checkpoint folder, or a run folder (its newest valid checkpoint, else its
+/// weights-ema.safetensors or weights.safetensors). Checkpoints give the moving average when they
+/// hold one. Empty = the folder of the recipe's run. Returns what was read. throws CheckpointError
+/// naming file and tensor.
+std::string load_weights(models::Model& model, const config::Recipe& recipe,
+                         const std::string& path);
+
+/// Fills the model from model.weights, before a run's first step. Returns what was read.
+std::string load_start_weights(models::Model& model, const config::Model& options);
 
 }  // namespace vitrail::train

@@ -1,14 +1,14 @@
 #include "vitrail/train/checkpoint_export.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <vector>
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include "vitrail/core/error.h"
+#include "vitrail/core/text.h"
 #include "vitrail/train/checkpoint_files.h"
 #include "vitrail/train/checkpoint_manifest.h"
 #include "vitrail/train/checkpoint_tensor.h"
@@ -18,15 +18,6 @@ namespace vitrail::train {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string size_text(int64_t bytes) {
-  if (bytes < 1024) return fmt::format("{} bytes", bytes);
-  const char* units[] = {"KiB", "MiB", "GiB", "TiB", "PiB"};
-  double value = static_cast<double>(bytes) / 1024;
-  size_t unit = 0;
-  for (; value >= 1024 && unit + 1 < std::size(units); ++unit) value /= 1024;
-  return fmt::format("{:.1f} {}", value, units[unit]);
-}
 
 /// "step: 10 and 12\n", or nothing when they are equal.
 template <class T>
@@ -44,8 +35,9 @@ std::string describe_checkpoint(const std::string& path, bool full) {
     int64_t bytes = 0;
     for (const auto& [file, entry] : reader.manifest().files) bytes += entry.bytes;
     const CheckpointInfo& info = reader.info();
-    return fmt::format("{}  step {}  epoch {}  {}  {}  {} file{}  valid{}", name, info.step, info.loader.epoch,
-                       info.created_utc, size_text(bytes), reader.manifest().files.size(),
+    return fmt::format("{}  step {}  epoch {}  {}  {}  {} file{}  valid{}", name, info.step,
+                       info.loader.epoch, info.created_utc, core::format_bytes(bytes),
+                       reader.manifest().files.size(),
                        reader.manifest().files.size() == 1 ? "" : "s", full ? ", every byte" : "");
   } catch (const core::Error& error) {
     return fmt::format("{}  not valid: {}", name, error.what());
@@ -59,7 +51,8 @@ std::string describe_difference(const CheckpointReader& a, const CheckpointReade
                      difference_line("skipped_updates", x.skipped_updates, y.skipped_updates) +
                      difference_line("epoch", x.loader.epoch, y.loader.epoch) +
                      difference_line("batch", x.loader.batch, y.loader.batch) +
-                     difference_line("seed", x.seed, y.seed) + difference_line("mesh", x.mesh, y.mesh) +
+                     difference_line("seed", x.seed, y.seed) +
+                     difference_line("mesh", x.mesh, y.mesh) +
                      difference_line("program", x.program, y.program);
   if (x.recipe != y.recipe) text += "recipe: differs\n";
   int64_t equal = 0, differ = 0;
@@ -71,17 +64,20 @@ std::string describe_difference(const CheckpointReader& a, const CheckpointReade
     }
     ++differ;
     largest = std::max(largest, tensor.max_difference);
-    text += tensor.note.empty() ? fmt::format("{}: largest difference {:.6g}\n", tensor.name, tensor.max_difference)
-                                : fmt::format("{}: {}\n", tensor.name, tensor.note);
+    text += tensor.note.empty()
+                ? fmt::format("{}: largest difference {:.6g}\n", tensor.name, tensor.max_difference)
+                : fmt::format("{}: {}\n", tensor.name, tensor.note);
   }
-  return text + fmt::format("{} tensors equal, {} differ, largest difference {:.6g}\n", equal, differ, largest);
+  return text + fmt::format("{} tensors equal, {} differ, largest difference {:.6g}\n", equal,
+                            differ, largest);
 }
 
 int64_t export_parameters(const std::string& path, bool ema, const std::string& output) {
   const std::vector<nn::NamedTensor> parameters = read_parameters(path, ema);
   std::vector<FileTensor> entries;
   for (const auto& [name, tensor] : parameters)
-    entries.push_back({name, core::DType::f32, tensor.sizes().vec(), static_cast<int64_t>(tensor.nbytes())});
+    entries.push_back(
+        {name, core::DType::f32, tensor.sizes().vec(), static_cast<int64_t>(tensor.nbytes())});
   const std::string header = safetensors_header(entries, {{"format", "pt"}});
   std::vector<std::string_view> parts{header};
   for (const auto& [name, tensor] : parameters)
@@ -93,7 +89,8 @@ int64_t export_parameters(const std::string& path, bool ema, const std::string& 
   try {
     FileOperations().write_file(unfinished, parts);
     fs::rename(unfinished, output, error);
-    VT_REQUIRE(CheckpointError, !error, "[checkpoint] {}: cannot write: {}", output, error.message());
+    VT_REQUIRE(CheckpointError, !error, "[checkpoint] {}: cannot write: {}", output,
+               error.message());
   } catch (...) {
     fs::remove(unfinished, error);
     throw;

@@ -1,17 +1,18 @@
 #include "vitrail/train/checkpoint_files.h"
 
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <system_error>
+#include <thread>
+#include <utility>
+
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-#include <algorithm>
-#include <cerrno>
-#include <chrono>
-#include <cstring>
-#include <thread>
 
 #include "vitrail/core/error.h"
 
@@ -27,7 +28,8 @@ constexpr size_t kWriteBytes = 8u << 20;
 
 [[noreturn]] void fail_system(const char* action, const std::string& path, int error) {
   const bool full = error == ENOSPC || error == EDQUOT || error == EFBIG;
-  fail<CheckpointError>("[checkpoint] {}: cannot {}: {}{}", path, action, std::strerror(error),
+  fail<CheckpointError>("[checkpoint] {}: cannot {}: {}{}", path, action,
+                        std::generic_category().message(error),
                         full ? "; free space or lower checkpoint.keep" : "");
 }
 
@@ -47,7 +49,8 @@ struct Descriptor {
 };
 
 void sync_descriptor(int descriptor, const std::string& path) {
-  if (retry_interrupted([&] { return ::fsync(descriptor); }) != 0) fail_system("flush it to the disk", path, errno);
+  if (retry_interrupted([&] { return ::fsync(descriptor); }) != 0)
+    fail_system("flush it to the disk", path, errno);
 }
 
 }  // namespace
@@ -61,12 +64,14 @@ void FileOperations::make_folder(const std::string& path) const {
   if (::mkdir(path.c_str(), 0777) != 0) fail_system("create the folder", path, errno);
 }
 
-void FileOperations::write_file(const std::string& path, const std::vector<std::string_view>& parts) const {
+void FileOperations::write_file(const std::string& path,
+                                const std::vector<std::string_view>& parts) const {
   before("open", path);
-  const Descriptor file{::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666)};
+  Descriptor file{::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666)};
   if (file.value < 0)
-    fail_system(errno == ENOENT ? "create it (is the folder on a file system that all ranks share?)" : "create it", path,
-                errno);
+    fail_system(errno == ENOENT ? "create it (is the folder on a file system that all ranks share?)"
+                                : "create it",
+                path, errno);
   for (std::string_view part : parts) {
     while (!part.empty()) {
       before("write", path);
@@ -78,6 +83,8 @@ void FileOperations::write_file(const std::string& path, const std::vector<std::
   }
   before("fsync", path);
   sync_descriptor(file.value, path);
+  // Network file systems may report a full disk only here.
+  if (::close(std::exchange(file.value, -1)) != 0) fail_system("write", path, errno);
 }
 
 void FileOperations::sync_folder(const std::string& path) const {
@@ -85,19 +92,24 @@ void FileOperations::sync_folder(const std::string& path) const {
   const Descriptor folder{::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
   if (folder.value < 0) fail_system("open the folder", path, errno);
   // Some network file systems cannot flush a folder; they order the names themselves.
-  if (retry_interrupted([&] { return ::fsync(folder.value); }) != 0 && errno != EINVAL && errno != ENOTSUP)
+  if (retry_interrupted([&] { return ::fsync(folder.value); }) != 0 && errno != EINVAL &&
+      errno != ENOTSUP)
     fail_system("flush it to the disk", path, errno);
 }
 
 void FileOperations::put_in_place(const std::string& from, const std::string& to) const {
   before("rename", to);
   if (::rename(from.c_str(), to.c_str()) == 0) return;
-  if (errno != ENOTEMPTY && errno != EEXIST) fail_system("rename the finished checkpoint to it", to, errno);
-  // A checkpoint of this step is there already: exchange the two, so that there is no moment without one.
+  if (errno != ENOTEMPTY && errno != EEXIST)
+    fail_system("rename the finished checkpoint to it", to, errno);
+  // A checkpoint of this step is there already: exchange the two, so that there is no moment
+  // without one.
   constexpr unsigned kExchange = 2;  // RENAME_EXCHANGE
-  if (::syscall(SYS_renameat2, AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), kExchange) == 0) return;
+  if (::syscall(SYS_renameat2, AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), kExchange) == 0)
+    return;
   const std::string aside = from + "-old";
-  if (::rename(to.c_str(), aside.c_str()) != 0) fail_system("move the old checkpoint aside", to, errno);
+  if (::rename(to.c_str(), aside.c_str()) != 0)
+    fail_system("move the old checkpoint aside", to, errno);
   before("rename", to);
   if (::rename(from.c_str(), to.c_str()) != 0) {
     const int error = errno;
@@ -125,8 +137,8 @@ InputFile::~InputFile() { ::close(descriptor_); }
 void InputFile::read(int64_t offset, void* out, int64_t bytes) const {
   auto* place = static_cast<char*>(out);
   while (bytes > 0) {
-    const ssize_t got =
-        retry_interrupted([&] { return ::pread(descriptor_, place, static_cast<size_t>(bytes), offset); });
+    const ssize_t got = retry_interrupted(
+        [&] { return ::pread(descriptor_, place, static_cast<size_t>(bytes), offset); });
     if (got < 0) fail_system("read", path_, errno);
     VT_REQUIRE(CheckpointError, got > 0, "[checkpoint] {}: ends {} bytes too early", path_, bytes);
     place += got;
@@ -137,8 +149,8 @@ void InputFile::read(int64_t offset, void* out, int64_t bytes) const {
 
 std::string read_text(const std::string& path, int64_t limit) {
   const InputFile file(path);
-  VT_REQUIRE(CheckpointError, file.size() <= limit, "[checkpoint] {}: {} bytes are more than the limit of {}", path,
-             file.size(), limit);
+  VT_REQUIRE(CheckpointError, file.size() <= limit,
+             "[checkpoint] {}: {} bytes are more than the limit of {}", path, file.size(), limit);
   std::string text(static_cast<size_t>(file.size()), '\0');
   file.read(0, text.data(), file.size());
   return text;
@@ -152,8 +164,9 @@ FolderLock::FolderLock(const std::string& folder, double seconds) {
   while (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0 && (errno == EWOULDBLOCK || errno == EINTR)) {
     if (std::chrono::steady_clock::now() > end) {
       ::close(descriptor_);
-      fail<CheckpointError>("[checkpoint] {}: another process saves checkpoints here; give this run another run.name",
-                            folder);
+      fail<CheckpointError>(
+          "[checkpoint] {}: another process saves checkpoints here; give this run another run.name",
+          folder);
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }

@@ -1,5 +1,6 @@
 #pragma once
-/// File operations of checkpoints: every one is checked, and names its path and the system's reason when it fails.
+/// File operations of checkpoints: every one is checked, and names its path and the system's reason
+/// when it fails.
 
 #include <cstdint>
 #include <functional>
@@ -11,9 +12,6 @@ namespace vitrail::train {
 
 constexpr std::string_view kManifestName = "manifest.json";
 
-/// CRC-32C (Castagnoli, RFC 3720), continued from `crc`. The check value of "123456789" is e3069283.
-uint32_t crc32c(const void* data, size_t bytes, uint32_t crc = 0);
-
 /// Called before an operation; may throw.
 using OperationHook = std::function<void(std::string_view operation, const std::string& path)>;
 
@@ -23,11 +21,13 @@ class FileOperations {
  public:
   explicit FileOperations(OperationHook before = {}) : before_(std::move(before)) {}
   void make_folder(const std::string& path) const;
-  /// Creates `path`, which must not exist, writes the parts one after another, flushes it to the disk.
+  /// Creates `path`, which must not exist, writes the parts one after another, flushes it to the
+  /// disk.
   void write_file(const std::string& path, const std::vector<std::string_view>& parts) const;
   /// Flushes a folder's list of names.
   void sync_folder(const std::string& path) const;
-  /// Puts the folder `from` in the place of `to` in one move; a folder that was there ends up at `from`.
+  /// Puts the folder `from` in the place of `to` in one move; a folder that was there ends up at
+  /// `from`.
   void put_in_place(const std::string& from, const std::string& to) const;
 
  private:
@@ -56,11 +56,12 @@ class InputFile {
 /// The whole of a small file; refused beyond `limit` bytes.
 std::string read_text(const std::string& path, int64_t limit);
 
-/// An advisory lock on FOLDER/.lock, held as long as the object lives and gone with the process, however it ends.
+/// An advisory lock on FOLDER/.lock, held as long as the object lives and gone with the process,
+/// however it ends.
 class FolderLock {
  public:
-  /// Waits up to `seconds`; throws CheckpointError when another process holds it. File systems without locks are
-  /// taken as unlocked.
+  /// Waits up to `seconds`; throws CheckpointError when another process holds it. File systems
+  /// without locks are taken as unlocked.
   FolderLock(const std::string& folder, double seconds);
   ~FolderLock();
   FolderLock(const FolderLock&) = delete;

@@ -41,7 +41,8 @@ std::vector<std::string> entries(const fs::path& folder) {
 
 /// Removes what comes after the `keep` first valid ones. `reason(path)` is empty for a valid one.
 template <class Reason>
-std::vector<std::string> prune(const std::vector<std::string>& newest_first, int64_t keep, Reason&& reason) {
+std::vector<std::string> prune(const std::vector<std::string>& newest_first, int64_t keep,
+                               Reason&& reason) {
   std::vector<std::string> removed;
   int64_t valid = 0;
   for (const std::string& path : newest_first) {
@@ -160,19 +161,21 @@ void set_aside_newer(const std::string& folder, int64_t step) {
     }
     fs::create_directories(target, error);
     if (!error) fs::rename(path, target / fs::path(path).filename(), error);
-    VT_REQUIRE(CheckpointError, !error, "[checkpoint] {}: cannot be moved into {}: {}", path, target.string(),
-               error.message());
+    VT_REQUIRE(CheckpointError, !error, "[checkpoint] {}: cannot be moved into {}: {}", path,
+               target.string(), error.message());
   }
 }
 
 void prune_after_save(const std::string& folder, int64_t keep, const std::string& saved) {
-  // Checkpoints past the one just saved belong to a course that was given up; they neither count nor go.
+  // Checkpoints past the one just saved belong to a course that was given up; they neither count
+  // nor go.
   const int64_t step = step_in_name(fs::path(saved).filename().string()).value_or(0);
   std::vector<std::string> candidates = list_checkpoints(folder);
   std::erase_if(candidates, [&](const std::string& path) {
     return *step_in_name(fs::path(path).filename().string()) > step;
   });
-  prune(candidates, keep, [&](const std::string& path) { return path == saved ? "" : why_invalid(path, false); });
+  prune(candidates, keep,
+        [&](const std::string& path) { return path == saved ? "" : why_invalid(path, false); });
 }
 
 std::vector<std::string> list_checkpoints(const std::string& folder) {
@@ -197,7 +200,8 @@ std::string why_invalid(const std::string& path, bool full) {
 }
 
 Newest find_newest_valid(const std::string& folder) {
-  return first_valid(list_checkpoints(folder), [](const std::string& path) { return why_invalid(path, true); });
+  return first_valid(list_checkpoints(folder),
+                     [](const std::string& path) { return why_invalid(path, true); });
 }
 
 Newest find_newest_valid(const std::string& folder, comm::Communicator& group) {
@@ -216,18 +220,20 @@ std::string resolve_checkpoint(const std::string& path) {
   if (!newest.path.empty()) return newest.path;
   VT_REQUIRE(CheckpointError, !newest.skipped.empty(),
              "[checkpoint] {}: holds no checkpoint (no manifest.json, no folder step-*)", path);
-  core::fail<CheckpointError>("[checkpoint] {}: none of {} checkpoints is valid: {}", path, newest.skipped.size(),
-                              reasons_text(newest.skipped));
+  core::fail<CheckpointError>("[checkpoint] {}: none of {} checkpoints is valid: {}", path,
+                              newest.skipped.size(), reasons_text(newest.skipped));
 }
 
-Newest resolve_resume(const std::string& resume, const std::string& folder, comm::Communicator& group) {
+Newest resolve_resume(const std::string& resume, const std::string& folder,
+                      comm::Communicator& group) {
   if (resume == "never") return {};
   if (resume == "auto") {
     Newest newest = find_newest_valid(folder, group);
     // Starting anew would quietly give up what the run had reached.
-    VT_REQUIRE(CheckpointError, !newest.path.empty() || newest.skipped.empty(),
-               "[checkpoint] {}: none of {} checkpoints is valid: {}; use --resume never to start anew", folder,
-               newest.skipped.size(), reasons_text(newest.skipped));
+    VT_REQUIRE(
+        CheckpointError, !newest.path.empty() || newest.skipped.empty(),
+        "[checkpoint] {}: none of {} checkpoints is valid: {}; use --resume never to start anew",
+        folder, newest.skipped.size(), reasons_text(newest.skipped));
     return newest;
   }
   // Rank 0 looks; an answer that begins with '!' is its error.
@@ -249,7 +255,8 @@ Newest resolve_resume(const std::string& resume, const std::string& folder, comm
 
 std::vector<std::string> prune_checkpoints(const std::string& folder, int64_t keep, bool full) {
   VT_REQUIRE(ConfigError, keep >= 1, "[checkpoint] --keep must be at least 1 but got {}", keep);
-  return prune(list_checkpoints(folder), keep, [&](const std::string& path) { return why_invalid(path, full); });
+  return prune(list_checkpoints(folder), keep,
+               [&](const std::string& path) { return why_invalid(path, full); });
 }
 
 }  // namespace vitrail::train

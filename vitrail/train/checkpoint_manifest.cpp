@@ -6,9 +6,10 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <nlohmann/json.hpp>
 
+#include "vitrail/core/checksum.h"
 #include "vitrail/train/checkpoint_files.h"
+#include <nlohmann/json.hpp>
 
 namespace vitrail::train {
 
@@ -18,51 +19,55 @@ using core::CheckpointError;
 using core::fail;
 using nlohmann::json;
 
-constexpr int kMaxDepth = 8;             // the format needs 5
+constexpr int kMaxDepth = 8;  // the format needs 5
 constexpr size_t kMaxNameBytes = 4096;
-constexpr int64_t kMaxRank = 16;         // dimensions of a tensor
+constexpr int64_t kMaxRank = 16;          // dimensions of a tensor
 constexpr int64_t kMaxBytes = 1ll << 60;  // of one tensor or file: sums of a few never overflow
 constexpr std::string_view kTailStart = "\"manifest_crc32c\": \"";
 constexpr std::string_view kTailEnd = "\"\n}\n";
 constexpr size_t kTailBytes = kTailStart.size() + 8 + kTailEnd.size();
 
 std::string tail(std::string_view body) {
-  return fmt::format("{}{:08x}{}", kTailStart, crc32c(body.data(), body.size()), kTailEnd);
+  return fmt::format("{}{:08x}{}", kTailStart, core::crc32c(body.data(), body.size()), kTailEnd);
 }
 
 /// Fields of one JSON object; messages name the object and the key.
 class Fields {
  public:
   Fields(const json& object, std::string where) : object_(object), where_(std::move(where)) {
-    VT_REQUIRE(CheckpointError, object.is_object(), "[checkpoint] {} must be an object but got {}", where_,
-               object.type_name());
+    VT_REQUIRE(CheckpointError, object.is_object(), "[checkpoint] {} must be an object but got {}",
+               where_, object.type_name());
   }
   const json& at(const char* key) const {
     const auto found = object_.find(key);
-    VT_REQUIRE(CheckpointError, found != object_.end(), "[checkpoint] {}: '{}' is missing", where_, key);
+    VT_REQUIRE(CheckpointError, found != object_.end(), "[checkpoint] {}: '{}' is missing", where_,
+               key);
     return *found;
   }
   int64_t integer(const char* key, int64_t low, int64_t high) const {
     return to_integer(at(key), key, low, high);
   }
   int64_t to_integer(const json& value, const char* key, int64_t low, int64_t high) const {
-    const bool fits = value.is_number_unsigned() ? value.get<uint64_t>() <= static_cast<uint64_t>(high)
-                                                 : value.is_number_integer() && value.get<int64_t>() <= high;
+    const bool fits = value.is_number_unsigned()
+                          ? value.get<uint64_t>() <= static_cast<uint64_t>(high)
+                          : value.is_number_integer() && value.get<int64_t>() <= high;
     VT_REQUIRE(CheckpointError, fits && value.get<int64_t>() >= low,
-               "[checkpoint] {}: '{}' must be an integer from {} to {} but got {}", where_, key, low, high,
-               value.dump().substr(0, 40));
+               "[checkpoint] {}: '{}' must be an integer from {} to {} but got {}", where_, key,
+               low, high, value.dump().substr(0, 40));
     return value.get<int64_t>();
   }
   std::string text(const char* key) const {
     const json& value = at(key);
-    VT_REQUIRE(CheckpointError, value.is_string(), "[checkpoint] {}: '{}' must be a string but got {}", where_, key,
-               value.type_name());
+    VT_REQUIRE(CheckpointError, value.is_string(),
+               "[checkpoint] {}: '{}' must be a string but got {}", where_, key, value.type_name());
     return value.get<std::string>();
   }
   uint32_t checksum(const char* key) const {
     const std::string hex = text(key);
-    const bool good = hex.size() == 8 && hex.find_first_not_of("0123456789abcdef") == std::string::npos;
-    VT_REQUIRE(CheckpointError, good, "[checkpoint] {}: '{}' must be 8 hexadecimal digits but got '{}'", where_, key,
+    const bool good =
+        hex.size() == 8 && hex.find_first_not_of("0123456789abcdef") == std::string::npos;
+    VT_REQUIRE(CheckpointError, good,
+               "[checkpoint] {}: '{}' must be 8 hexadecimal digits but got '{}'", where_, key,
                hex.substr(0, 40));
     return static_cast<uint32_t>(std::stoul(hex, nullptr, 16));
   }
@@ -76,12 +81,14 @@ class Fields {
 json parse_strict(const std::string& text, const std::string& where) {
   std::vector<std::set<std::string>> keys;
   const auto check = [&](int depth, json::parse_event_t event, json& parsed) {
-    VT_REQUIRE(CheckpointError, depth <= kMaxDepth, "[checkpoint] {}: nested deeper than {} levels", where, kMaxDepth);
+    VT_REQUIRE(CheckpointError, depth <= kMaxDepth, "[checkpoint] {}: nested deeper than {} levels",
+               where, kMaxDepth);
     if (event == json::parse_event_t::object_start) keys.emplace_back();
     if (event == json::parse_event_t::object_end) keys.pop_back();
     if (event == json::parse_event_t::key)
       VT_REQUIRE(CheckpointError, keys.back().insert(parsed.get_ref<const std::string&>()).second,
-                 "[checkpoint] {}: '{}' appears twice", where, parsed.get_ref<const std::string&>().substr(0, 200));
+                 "[checkpoint] {}: '{}' appears twice", where,
+                 parsed.get_ref<const std::string&>().substr(0, 200));
     return true;
   };
   try {
@@ -92,12 +99,14 @@ json parse_strict(const std::string& text, const std::string& where) {
 }
 
 /// Product of the dimensions; throws when an element count or its bytes overflow.
-int64_t checked_count(const std::vector<int64_t>& shape, core::DType dtype, const std::string& where) {
+int64_t checked_count(const std::vector<int64_t>& shape, core::DType dtype,
+                      const std::string& where) {
   int64_t count = 1;
   for (const int64_t extent : shape) {
     const bool good = extent >= 0 && !__builtin_mul_overflow(count, extent, &count) &&
                       count <= kMaxBytes / core::size_bytes(dtype);
-    VT_REQUIRE(CheckpointError, good, "[checkpoint] {}: shape {} is negative or too large", where, shape_text(shape));
+    VT_REQUIRE(CheckpointError, good, "[checkpoint] {}: shape {} is negative or too large", where,
+               shape_text(shape));
   }
   return count;
 }
@@ -125,9 +134,11 @@ TensorEntry parse_tensor(const json& value, const std::string& where) {
   const json& shape = fields.at("shape");
   VT_REQUIRE(CheckpointError, shape.is_array() && static_cast<int64_t>(shape.size()) <= kMaxRank,
              "[checkpoint] {}: 'shape' must be a list of at most {} integers", where, kMaxRank);
-  for (const json& extent : shape) entry.shape.push_back(fields.to_integer(extent, "shape", 0, kMaxBytes));
+  for (const json& extent : shape)
+    entry.shape.push_back(fields.to_integer(extent, "shape", 0, kMaxBytes));
   const json& regions = fields.at("regions");
-  VT_REQUIRE(CheckpointError, regions.is_array(), "[checkpoint] {}: 'regions' must be a list", where);
+  VT_REQUIRE(CheckpointError, regions.is_array(), "[checkpoint] {}: 'regions' must be a list",
+             where);
   entry.regions.reserve(regions.size());
   for (const json& region : regions) entry.regions.push_back(parse_region(region, where));
   return entry;
@@ -139,19 +150,21 @@ void check_regions(const TensorEntry& entry, const Manifest& manifest, const std
   int64_t next = 0;
   for (const Region& region : entry.regions) {
     VT_REQUIRE(CheckpointError, region.start == next,
-               "[checkpoint] {}: regions must follow one another but one starts at element {} where {} was expected ({})",
+               "[checkpoint] {}: regions must follow one another but one starts at element {} "
+               "where {} was expected ({})",
                where, region.start, next, region.start > next ? "a hole" : "an overlap");
     VT_REQUIRE(CheckpointError, region.count >= 1 && region.count <= count - next,
                "[checkpoint] {}: a region ends past the tensor's {} elements", where, count);
     VT_REQUIRE(CheckpointError, region.bytes == region.count * core::size_bytes(entry.dtype),
-               "[checkpoint] {}: a region of {} elements of {} must have {} bytes but got {}", where, region.count,
-               core::name(entry.dtype), region.count * core::size_bytes(entry.dtype), region.bytes);
-    VT_REQUIRE(CheckpointError, manifest.files.contains(region.file), "[checkpoint] {}: unknown file '{}'", where,
-               region.file.substr(0, 200));
+               "[checkpoint] {}: a region of {} elements of {} must have {} bytes but got {}",
+               where, region.count, core::name(entry.dtype),
+               region.count * core::size_bytes(entry.dtype), region.bytes);
+    VT_REQUIRE(CheckpointError, manifest.files.contains(region.file),
+               "[checkpoint] {}: unknown file '{}'", where, region.file.substr(0, 200));
     next += region.count;
   }
-  VT_REQUIRE(CheckpointError, next == count, "[checkpoint] {}: regions hold {} of the tensor's {} elements", where, next,
-             count);
+  VT_REQUIRE(CheckpointError, next == count,
+             "[checkpoint] {}: regions hold {} of the tensor's {} elements", where, next, count);
 }
 
 /// Every byte of a file is its header or belongs to one region: so the checksums cover all of it.
@@ -161,20 +174,22 @@ void check_files(const Manifest& manifest, const std::string& where) {
     for (const Region& region : entry.regions)
       spans[region.file].emplace_back(region.offset, region.offset + region.bytes);
   for (const auto& [name, file] : manifest.files) {
-    VT_REQUIRE(CheckpointError, is_plain_file_name(name), "[checkpoint] {}: '{}' is not a plain file name", where,
-               name.substr(0, 200));
+    VT_REQUIRE(CheckpointError, is_plain_file_name(name),
+               "[checkpoint] {}: '{}' is not a plain file name", where, name.substr(0, 200));
     auto& ranges = spans[name];
     std::sort(ranges.begin(), ranges.end());
     int64_t next = file.header_bytes;
     for (const auto& [begin, end] : ranges) {
       VT_REQUIRE(CheckpointError, begin == next,
-                 "[checkpoint] {}: in file {} bytes must follow one another but a region starts at {} where {} was "
+                 "[checkpoint] {}: in file {} bytes must follow one another but a region starts at "
+                 "{} where {} was "
                  "expected",
                  where, name, begin, next);
       next = end;
     }
-    VT_REQUIRE(CheckpointError, next == file.bytes, "[checkpoint] {}: file {} has {} bytes but its regions end at {}",
-               where, name, file.bytes, next);
+    VT_REQUIRE(CheckpointError, next == file.bytes,
+               "[checkpoint] {}: file {} has {} bytes but its regions end at {}", where, name,
+               file.bytes, next);
   }
 }
 
@@ -200,10 +215,12 @@ CheckpointInfo parse_info(const Fields& fields, const std::string& where) {
   info.skipped_updates = fields.integer("skipped_updates", 0, kMax);
   info.loader = {fields.integer("epoch", 0, kMax), fields.integer("batch", 0, kMax)};
   const json& seed = fields.at("seed");
-  VT_REQUIRE(CheckpointError, seed.is_number_unsigned(), "[checkpoint] {}: 'seed' must be an integer >= 0", where);
+  VT_REQUIRE(CheckpointError, seed.is_number_unsigned(),
+             "[checkpoint] {}: 'seed' must be an integer >= 0", where);
   info.seed = seed.get<uint64_t>();
   const json& seconds = fields.at("wall_seconds");
-  VT_REQUIRE(CheckpointError, seconds.is_number(), "[checkpoint] {}: 'wall_seconds' must be a number", where);
+  VT_REQUIRE(CheckpointError, seconds.is_number(),
+             "[checkpoint] {}: 'wall_seconds' must be a number", where);
   info.wall_seconds = seconds.get<double>();
   info.mesh = fields.text("mesh");
   info.recipe = fields.text("recipe");
@@ -212,7 +229,9 @@ CheckpointInfo parse_info(const Fields& fields, const std::string& where) {
   return info;
 }
 
-std::string dump(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
+std::string dump(const json& value) {
+  return value.dump(-1, ' ', false, json::error_handler_t::replace);
+}
 
 template <class Map, class F>
 void append_map(std::string& text, const char* key, const Map& map, F&& entry_json) {
@@ -234,7 +253,8 @@ json tensor_json(const TensorEntry& entry) {
                        {"start", region.start},
                        {"count", region.count},
                        {"crc32c", fmt::format("{:08x}", region.crc32c)}});
-  return {{"dtype", core::name(entry.dtype)}, {"shape", entry.shape}, {"regions", std::move(regions)}};
+  return {
+      {"dtype", core::name(entry.dtype)}, {"shape", entry.shape}, {"regions", std::move(regions)}};
 }
 
 json file_json(const FileEntry& file) {
@@ -251,7 +271,9 @@ int64_t TensorEntry::count() const {
   return product;
 }
 
-std::string shape_text(const std::vector<int64_t>& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
+std::string shape_text(const std::vector<int64_t>& shape) {
+  return fmt::format("[{}]", fmt::join(shape, ", "));
+}
 
 core::DType dtype_named(const std::string& text, const std::string& where) {
   for (int i = 0; i <= static_cast<int>(core::DType::boolean); ++i)
@@ -270,8 +292,8 @@ std::string to_text(const Manifest& manifest) {
 
 void check_manifest(const Manifest& manifest, const std::string& where) {
   VT_REQUIRE(CheckpointError, manifest.info.step >= 0 && std::isfinite(manifest.info.wall_seconds),
-             "[checkpoint] {}: step and wall_seconds must be finite numbers >= 0 but got {} and {}", where,
-             manifest.info.step, manifest.info.wall_seconds);
+             "[checkpoint] {}: step and wall_seconds must be finite numbers >= 0 but got {} and {}",
+             where, manifest.info.step, manifest.info.wall_seconds);
   for (const auto& [name, entry] : manifest.tensors) {
     VT_REQUIRE(CheckpointError, !name.empty() && name.size() <= kMaxNameBytes,
                "[checkpoint] {}: a tensor's name must have 1 to {} bytes", where, kMaxNameBytes);
@@ -283,16 +305,21 @@ void check_manifest(const Manifest& manifest, const std::string& where) {
 Manifest parse_manifest(const std::string& text, const std::string& where) {
   const auto size = text.size();
   VT_REQUIRE(CheckpointError, static_cast<int64_t>(size) <= kMaxManifestBytes,
-             "[checkpoint] {}: {} bytes are more than the limit of {}", where, size, kMaxManifestBytes);
+             "[checkpoint] {}: {} bytes are more than the limit of {}", where, size,
+             kMaxManifestBytes);
   const std::string_view body(text.data(), size - std::min(size, kTailBytes));
-  VT_REQUIRE(CheckpointError, size > kTailBytes && std::string_view(text).substr(body.size()) == tail(body),
-             "[checkpoint] {}: does not match the checksum on its last line: cut short, damaged or edited", where);
+  VT_REQUIRE(
+      CheckpointError,
+      size > kTailBytes && std::string_view(text).substr(body.size()) == tail(body),
+      "[checkpoint] {}: does not match the checksum on its last line: cut short, damaged or edited",
+      where);
   const json root = parse_strict(text, where);
   const Fields fields(root, where);
   const int64_t version = fields.integer("format_version", 1, INT32_MAX);
-  VT_REQUIRE(CheckpointError, version == kCheckpointFormat,
-             "[checkpoint] {}: format version must be {} but got {}; it was written by a newer vitrail", where,
-             kCheckpointFormat, version);
+  VT_REQUIRE(
+      CheckpointError, version == kCheckpointFormat,
+      "[checkpoint] {}: format version must be {} but got {}; it was written by a newer vitrail",
+      where, kCheckpointFormat, version);
   Manifest manifest;
   manifest.info = parse_info(fields, where);
   const json& files = fields.at("files");
@@ -301,7 +328,8 @@ Manifest parse_manifest(const std::string& text, const std::string& where) {
              "[checkpoint] {}: 'files' and 'tensors' must be objects", where);
   for (const auto& [name, value] : files.items()) {
     const Fields file(value, where + ": file " + name.substr(0, 200));
-    manifest.files[name] = {file.integer("bytes", 0, kMaxBytes), file.integer("header_bytes", 8, kMaxBytes),
+    manifest.files[name] = {file.integer("bytes", 0, kMaxBytes),
+                            file.integer("header_bytes", 8, kMaxBytes),
                             file.checksum("header_crc32c")};
   }
   for (const auto& [name, value] : tensors.items())

@@ -45,8 +45,9 @@ struct Manifest {
 
 /// JSON whose last line holds the checksum of everything before it.
 std::string to_text(const Manifest& manifest);
-/// Trusts nothing: throws CheckpointError unless every tensor is covered once, every byte of every file belongs to one
-/// region or header, names are plain file names, and sizes are free of overflow. `where` is named in messages.
+/// Trusts nothing: throws CheckpointError unless every tensor is covered once, every byte of every
+/// file belongs to one region or header, names are plain file names, and sizes are free of
+/// overflow. `where` is named in messages.
 Manifest parse_manifest(const std::string& text, const std::string& where);
 /// The rules of parse_manifest that span entries, also used before a manifest is written.
 void check_manifest(const Manifest& manifest, const std::string& where);

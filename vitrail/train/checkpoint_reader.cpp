@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "vitrail/core/checksum.h"
 #include "vitrail/core/error.h"
 #include "vitrail/train/checkpoint.h"
 #include "vitrail/train/checkpoint_files.h"
@@ -35,7 +36,7 @@ uint32_t read_checked(const InputFile& file, int64_t offset, int64_t bytes, char
     const int64_t part = std::min(bytes - done, kReadBytes);
     char* place = out ? out + done : scratch.data();
     file.read(offset + done, place, part);
-    crc = crc32c(place, static_cast<size_t>(part), crc);
+    crc = core::crc32c(place, static_cast<size_t>(part), crc);
     done += part;
   }
   return crc;
@@ -43,8 +44,8 @@ uint32_t read_checked(const InputFile& file, int64_t offset, int64_t bytes, char
 
 void check_crc(uint32_t expected, uint32_t got, const std::string& file, const std::string& what) {
   VT_REQUIRE(CheckpointError, expected == got,
-             "[checkpoint] {}: {} must have checksum {:08x} but got {:08x}: the file is damaged", file, what, expected,
-             got);
+             "[checkpoint] {}: {} must have checksum {:08x} but got {:08x}: the file is damaged",
+             file, what, expected, got);
 }
 
 /// "blocks", "exp_avg", "ema": the kind of state a name belongs to.
@@ -66,19 +67,23 @@ class Differences {
   void raise(const std::string& path) const {
     if (count_ == 0) return;
     const size_t more = count_ - shown_.size();
-    fail<CheckpointError>("[checkpoint] {}: does not fit this run: {}{}{}", path, fmt::join(shown_, "; "),
-                          more ? fmt::format("; and {} more", more) : "", advice());
+    fail<CheckpointError>("[checkpoint] {}: does not fit this run: {}{}{}", path,
+                          fmt::join(shown_, "; "), more ? fmt::format("; and {} more", more) : "",
+                          advice());
   }
 
  private:
   std::string advice() const {
     if (missing_kinds_.contains("ema"))
-      return "; the checkpoint has no moving average (it was saved without train.ema_decay): remove train.ema_decay, or "
+      return "; the checkpoint has no moving average (it was saved without train.ema_decay): "
+             "remove train.ema_decay, or "
              "start anew with model.weights.path";
     if (extra_kinds_.contains("ema"))
-      return "; the checkpoint holds a moving average: set train.ema_decay, or start anew with model.weights.path";
+      return "; the checkpoint holds a moving average: set train.ema_decay, or start anew with "
+             "model.weights.path";
     if (!missing_kinds_.empty() || !extra_kinds_.empty())
-      return "; it was saved with another train.optimizer.kind: use that one, or start anew with model.weights.path";
+      return "; it was saved with another train.optimizer.kind: use that one, or start anew with "
+             "model.weights.path";
     return "; it was saved by another model: use its recipe, or another run.name";
   }
   std::set<std::string> missing_kinds_, extra_kinds_;
@@ -114,17 +119,19 @@ std::vector<TensorState> state_tensors(parallel::UnitSet& units, Optimizer& opti
 
 CheckpointReader::CheckpointReader(const std::string& path) : path_(path) {
   std::error_code ignored;
-  VT_REQUIRE(CheckpointError, fs::is_directory(path, ignored), "[checkpoint] {}: no such folder", path);
+  VT_REQUIRE(CheckpointError, fs::is_directory(path, ignored), "[checkpoint] {}: no such folder",
+             path);
   const std::string name = (fs::path(path) / kManifestName).string();
   manifest_ = std::make_unique<Manifest>(parse_manifest(read_text(name, kMaxManifestBytes), name));
   const auto step = step_in_name(fs::path(path).filename().string());
   VT_REQUIRE(CheckpointError, !step || *step == manifest_->info.step,
-             "[checkpoint] {}: the folder's name says step {} but the manifest says {}", name, step.value_or(0),
-             manifest_->info.step);
+             "[checkpoint] {}: the folder's name says step {} but the manifest says {}", name,
+             step.value_or(0), manifest_->info.step);
   for (const auto& [file, entry] : manifest_->files) {
     const InputFile opened((fs::path(path) / file).string());
-    VT_REQUIRE(CheckpointError, opened.size() == entry.bytes, "[checkpoint] {}/{}: must have {} bytes but got {}", path,
-               file, entry.bytes, opened.size());
+    VT_REQUIRE(CheckpointError, opened.size() == entry.bytes,
+               "[checkpoint] {}/{}: must have {} bytes but got {}", path, file, entry.bytes,
+               opened.size());
   }
 }
 CheckpointReader::~CheckpointReader() = default;
@@ -140,7 +147,8 @@ std::vector<std::string> CheckpointReader::names() const {
 
 at::Tensor CheckpointReader::read(const std::string& name) const {
   const auto found = manifest_->tensors.find(name);
-  VT_REQUIRE(CheckpointError, found != manifest_->tensors.end(), "[checkpoint] {}: holds no tensor {}", path_, name);
+  VT_REQUIRE(CheckpointError, found != manifest_->tensors.end(),
+             "[checkpoint] {}: holds no tensor {}", path_, name);
   const TensorEntry& entry = found->second;
   at::Tensor tensor = at::empty(entry.shape, at::TensorOptions().dtype(scalar_type(entry.dtype)));
   auto* data = static_cast<char*>(tensor.mutable_data_ptr());
@@ -160,18 +168,24 @@ void CheckpointReader::load(const std::vector<TensorState>& tensors) const {
     wanted.insert(name);
     const auto found = manifest_->tensors.find(name);
     if (found == manifest_->tensors.end()) {
-      differences.add(kind_of(name), false, fmt::format("{} {} is missing", name, shape_text(tensor.sizes().vec())));
+      differences.add(kind_of(name), false,
+                      fmt::format("{} {} is missing", name, shape_text(tensor.sizes().vec())));
     } else if (found->second.shape != tensor.sizes()) {
-      differences.add("", true, fmt::format("{} must have shape {} but got {}", name, shape_text(tensor.sizes().vec()),
-                                            shape_text(found->second.shape)));
+      differences.add(
+          "", true,
+          fmt::format("{} must have shape {} but got {}", name, shape_text(tensor.sizes().vec()),
+                      shape_text(found->second.shape)));
     } else if (found->second.dtype != dtype_of(tensor, name)) {
-      differences.add("", true, fmt::format("{} must be {} but got {}", name, core::name(dtype_of(tensor, name)),
-                                            core::name(found->second.dtype)));
+      differences.add(
+          "", true,
+          fmt::format("{} must be {} but got {}", name, core::name(dtype_of(tensor, name)),
+                      core::name(found->second.dtype)));
     }
   }
   for (const auto& [name, entry] : manifest_->tensors)
     if (!wanted.contains(name))
-      differences.add(kind_of(name), true, fmt::format("{} {} is not in this run", name, shape_text(entry.shape)));
+      differences.add(kind_of(name), true,
+                      fmt::format("{} {} is not in this run", name, shape_text(entry.shape)));
   differences.raise(path_);
   for (const auto& [name, tensor] : tensors) tensor.detach().copy_(read(name));
 }
@@ -185,9 +199,11 @@ void CheckpointReader::verify(int part, int parts) const {
     if (index++ % parts != part) continue;
     const std::string path = (fs::path(path_) / file).string();
     const InputFile opened(path);
-    check_crc(entry.header_crc32c, read_checked(opened, 0, entry.header_bytes, nullptr), path, "the header");
+    check_crc(entry.header_crc32c, read_checked(opened, 0, entry.header_bytes, nullptr), path,
+              "the header");
     for (const auto& [name, region] : by_file[file])
-      check_crc(region->crc32c, read_checked(opened, region->offset, region->bytes, nullptr), path, "tensor " + *name);
+      check_crc(region->crc32c, read_checked(opened, region->offset, region->bytes, nullptr), path,
+                "tensor " + *name);
   }
 }
 
@@ -197,14 +213,17 @@ std::vector<nn::NamedTensor> read_parameters(const std::string& path, bool ema) 
   std::vector<nn::NamedTensor> parameters;
   for (const std::string& name : reader.names())
     if (kind_of(name) == kind)
-      parameters.push_back({ema ? name.substr(kind.size() + 1) : name, reader.read(name).to(at::kFloat)});
+      parameters.push_back(
+          {ema ? name.substr(kind.size() + 1) : name, reader.read(name).to(at::kFloat)});
   VT_REQUIRE(CheckpointError, !ema || !parameters.empty(),
-             "[checkpoint] {}: holds no moving average of the weights; it was saved by a run without train.ema_decay",
+             "[checkpoint] {}: holds no moving average of the weights; it was saved by a run "
+             "without train.ema_decay",
              reader.path());
   return parameters;
 }
 
-std::vector<TensorDifference> compare_checkpoints(const CheckpointReader& a, const CheckpointReader& b) {
+std::vector<TensorDifference> compare_checkpoints(const CheckpointReader& a,
+                                                  const CheckpointReader& b) {
   const auto &left = a.manifest().tensors, &right = b.manifest().tensors;
   std::vector<TensorDifference> result;
   for (const auto& [name, entry] : left) {
@@ -212,13 +231,15 @@ std::vector<TensorDifference> compare_checkpoints(const CheckpointReader& a, con
     if (other == right.end())
       result.push_back({name, "only in the first"});
     else if (other->second.shape != entry.shape)
-      result.push_back({name, fmt::format("shape {} and {}", shape_text(entry.shape), shape_text(other->second.shape))});
+      result.push_back({name, fmt::format("shape {} and {}", shape_text(entry.shape),
+                                          shape_text(other->second.shape))});
     else
       result.push_back({name, "", largest_difference(a.read(name), b.read(name))});
   }
   for (const auto& [name, entry] : right)
     if (!left.contains(name)) result.push_back({name, "only in the second"});
-  std::sort(result.begin(), result.end(), [](const auto& x, const auto& y) { return x.name < y.name; });
+  std::sort(result.begin(), result.end(),
+            [](const auto& x, const auto& y) { return x.name < y.name; });
   return result;
 }
 

@@ -3,9 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
-#include <nlohmann/json.hpp>
-
 #include "vitrail/core/error.h"
+#include <nlohmann/json.hpp>
 
 namespace vitrail::train {
 
@@ -18,12 +17,12 @@ struct DTypePair {
 };
 
 constexpr DTypePair kDTypes[] = {
-    {core::DType::f64, at::kDouble, "F64"},   {core::DType::f32, at::kFloat, "F32"},
-    {core::DType::f16, at::kHalf, "F16"},     {core::DType::bf16, at::kBFloat16, "BF16"},
-    {core::DType::i64, at::kLong, "I64"},     {core::DType::i32, at::kInt, "I32"},
-    {core::DType::i16, at::kShort, "I16"},    {core::DType::i8, at::kChar, "I8"},
-    {core::DType::u8, at::kByte, "U8"},       {core::DType::boolean, at::kBool, "BOOL"},
-    {core::DType::u64, at::kUInt64, "U64"},   {core::DType::u32, at::kUInt32, "U32"},
+    {core::DType::f64, at::kDouble, "F64"}, {core::DType::f32, at::kFloat, "F32"},
+    {core::DType::f16, at::kHalf, "F16"},   {core::DType::bf16, at::kBFloat16, "BF16"},
+    {core::DType::i64, at::kLong, "I64"},   {core::DType::i32, at::kInt, "I32"},
+    {core::DType::i16, at::kShort, "I16"},  {core::DType::i8, at::kChar, "I8"},
+    {core::DType::u8, at::kByte, "U8"},     {core::DType::boolean, at::kBool, "BOOL"},
+    {core::DType::u64, at::kUInt64, "U64"}, {core::DType::u32, at::kUInt32, "U32"},
     {core::DType::u16, at::kUInt16, "U16"},
 };
 
@@ -75,7 +74,9 @@ std::vector<Piece> even_share(const std::vector<TensorState>& tensors, int rank,
   });
   int64_t total = 0;
   for (const TensorState& state : tensors) total += static_cast<int64_t>(state.tensor.nbytes());
-  const auto boundary = [&](int64_t r) { return total / size * r + std::min<int64_t>(r, total % size); };
+  const auto boundary = [&](int64_t r) {
+    return total / size * r + std::min<int64_t>(r, total % size);
+  };
   const int64_t begin = boundary(rank), end = boundary(rank + 1);
 
   std::vector<Piece> pieces;
@@ -83,9 +84,11 @@ std::vector<Piece> even_share(const std::vector<TensorState>& tensors, int rank,
   for (const size_t index : order) {
     const at::Tensor& tensor = tensors[index].tensor;
     const auto width = static_cast<int64_t>(tensor.element_size());
-    const auto element_at = [&](int64_t byte) {  // first element that starts at or after `byte` of the whole
-      return std::clamp<int64_t>((std::max<int64_t>(byte - position, 0) + width - 1) / width, 0, tensor.numel());
-    };
+    const auto element_at =
+        [&](int64_t byte) {  // first element that starts at or after `byte` of the whole
+          return std::clamp<int64_t>((std::max<int64_t>(byte - position, 0) + width - 1) / width, 0,
+                                     tensor.numel());
+        };
     const int64_t first = element_at(begin), last = element_at(end);
     if (last > first) pieces.push_back({index, first, last - first, (last - first) * width});
     position += static_cast<int64_t>(tensor.nbytes());

@@ -1,5 +1,6 @@
 #pragma once
-/// The even division of a state over ranks, and the bridge between ATen's dtypes and those of files.
+/// The even division of a state over ranks, and the bridge between ATen's dtypes and those of
+/// files.
 
 #include <cstdint>
 #include <map>
@@ -36,8 +37,9 @@ struct Piece {
   int64_t bytes = 0;
 };
 
-/// The part of the state that `rank` of `size` writes: the bytes of all tensors, largest elements first and then in
-/// the order given, cut into equal lengths at element boundaries. Over all ranks every element appears once.
+/// The part of the state that `rank` of `size` writes: the bytes of all tensors, largest elements
+/// first and then in the order given, cut into equal lengths at element boundaries. Over all ranks
+/// every element appears once.
 std::vector<Piece> even_share(const std::vector<TensorState>& tensors, int rank, int size);
 
 }  // namespace vitrail::train

@@ -1,12 +1,10 @@
-// Saving: snapshot on the caller's thread, then (on a thread of its own with `async`) write, vote, publish, prune.
-
-#include <unistd.h>
+// Saving: snapshot on the caller's thread, then (on a thread of its own with `async`) write, vote,
+// publish, prune.
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstring>
-#include <ctime>
 #include <exception>
 #include <filesystem>
 #include <mutex>
@@ -17,14 +15,17 @@
 #include <c10/core/Event.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
+#include <unistd.h>
 
+#include "vitrail/core/checksum.h"
+#include "vitrail/core/clock.h"
 #include "vitrail/core/error.h"
 #include "vitrail/train/checkpoint.h"
 #include "vitrail/train/checkpoint_files.h"
 #include "vitrail/train/checkpoint_folder.h"
 #include "vitrail/train/checkpoint_manifest.h"
 #include "vitrail/train/checkpoint_tensor.h"
+#include <nlohmann/json.hpp>
 
 namespace vitrail::train {
 
@@ -35,15 +36,6 @@ using core::CheckpointError;
 using core::fail;
 using nlohmann::json;
 
-std::string utc_now() {
-  const std::time_t now = std::time(nullptr);
-  std::tm parts{};
-  ::gmtime_r(&now, &parts);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
-  return text;
-}
-
 /// Tells this attempt's folder from every other's.
 std::string attempt_id() {
   static std::atomic<unsigned> counter{0};
@@ -51,8 +43,8 @@ std::string attempt_id() {
   return fmt::format("{:x}-{:x}-{}", static_cast<uint64_t>(now), ::getpid(), counter++);
 }
 
-/// Runs `body`, which fills in this rank's answer, and exchanges answers. A failure anywhere is thrown everywhere, so
-/// that no rank goes on alone or waits for one that gave up.
+/// Runs `body`, which fills in this rank's answer, and exchanges answers. A failure anywhere is
+/// thrown everywhere, so that no rank goes on alone or waits for one that gave up.
 template <class Body>
 std::vector<json> vote(comm::Communicator& group, Body&& body) {
   json mine = json::object();
@@ -62,11 +54,13 @@ std::vector<json> vote(comm::Communicator& group, Body&& body) {
     mine = {{"error", error.what()}};
   }
   std::vector<json> answers;
-  const auto texts = comm::gather_strings(group, mine.dump(-1, ' ', false, json::error_handler_t::replace));
+  const auto texts =
+      comm::gather_strings(group, mine.dump(-1, ' ', false, json::error_handler_t::replace));
   for (const std::string& text : texts) answers.push_back(json::parse(text));
   for (size_t rank = 0; rank < answers.size(); ++rank)
     if (answers[rank].contains("error"))
-      fail<CheckpointError>("{}{}; earlier checkpoints are unchanged", answers[rank]["error"].get<std::string>(),
+      fail<CheckpointError>("{}{}; earlier checkpoints are unchanged",
+                            answers[rank]["error"].get<std::string>(),
                             group.size() > 1 ? fmt::format(" (rank {})", rank) : "");
   return answers;
 }
@@ -82,18 +76,19 @@ struct Described {
 struct Job {
   CheckpointInfo info;
   std::vector<Described> tensors;
-  std::vector<Piece> pieces;      // in the order of `staging`
-  std::string error;              // why the snapshot failed; voted on like a failed write
+  std::vector<Piece> pieces;         // in the order of `staging`
+  std::string error;                 // why the snapshot failed; voted on like a failed write
   std::optional<c10::Event> copied;  // device copies under way
 };
 
-/// Checksum over names, dtypes and shapes: ranks that disagree about the state must not write one checkpoint.
+/// Checksum over names, dtypes and shapes: ranks that disagree about the state must not write one
+/// checkpoint.
 uint32_t digest(const std::vector<Described>& tensors) {
   uint32_t crc = 0;
   for (const Described& tensor : tensors) {
     const std::string line =
         fmt::format("{} {} {}\n", tensor.name, core::name(tensor.dtype), shape_text(tensor.shape));
-    crc = crc32c(line.data(), line.size(), crc);
+    crc = core::crc32c(line.data(), line.size(), crc);
   }
   return crc;
 }
@@ -108,8 +103,11 @@ std::string file_header(const Job& job) {
     if (piece.count == count)
       entries.push_back({tensor.name, tensor.dtype, tensor.shape, piece.bytes});
     else
-      entries.push_back({fmt::format("{}[{}:{}]", tensor.name, piece.start, piece.start + piece.count), tensor.dtype,
-                         {piece.count}, piece.bytes});
+      entries.push_back(
+          {fmt::format("{}[{}:{}]", tensor.name, piece.start, piece.start + piece.count),
+           tensor.dtype,
+           {piece.count},
+           piece.bytes});
   }
   return safetensors_header(entries, {{"vitrail_step", std::to_string(job.info.step)}});
 }
@@ -133,7 +131,7 @@ class CheckpointWriter::Impl {
   void save(const std::vector<TensorState>& tensors, const CheckpointInfo& info) {
     finish();
     job_ = Job{.info = info};
-    job_.info.created_utc = utc_now();
+    job_.info.created_utc = core::utc_now();
     try {
       snapshot(tensors);
     } catch (const std::exception& error) {
@@ -163,8 +161,8 @@ class CheckpointWriter::Impl {
   void prepare_folder() {
     std::error_code error;
     fs::create_directories(options_.folder, error);
-    VT_REQUIRE(CheckpointError, !error, "[checkpoint] {}: cannot create the folder: {}", options_.folder,
-               error.message());
+    VT_REQUIRE(CheckpointError, !error, "[checkpoint] {}: cannot create the folder: {}",
+               options_.folder, error.message());
     lock_.emplace(options_.folder, options_.lock_seconds);
     remove_unfinished(options_.folder);
     if (options_.start_step >= 0) set_aside_newer(options_.folder, options_.start_step);
@@ -174,12 +172,14 @@ class CheckpointWriter::Impl {
   void run() noexcept;
   void write();
   void write_share(const std::string& folder, json& answer);
-  void publish(const std::string& unfinished, const std::string& final_path, const std::vector<json>& answers);
+  void publish(const std::string& unfinished, const std::string& final_path,
+               const std::vector<json>& answers);
   void throw_error() {
     if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
   }
   std::string_view staged(int64_t offset, int64_t bytes) const {
-    return {static_cast<const char*>(staging_.const_data_ptr()) + offset, static_cast<size_t>(bytes)};
+    return {static_cast<const char*>(staging_.const_data_ptr()) + offset,
+            static_cast<size_t>(bytes)};
   }
 
   CheckpointOptions options_;
@@ -201,7 +201,8 @@ void CheckpointWriter::Impl::snapshot(const std::vector<TensorState>& tensors) {
   for (const auto& [name, tensor] : tensors) {
     VT_REQUIRE(CheckpointError, tensor.defined() && tensor.is_contiguous(),
                "[checkpoint] tensor {} must be contiguous in memory", name);
-    VT_REQUIRE(CheckpointError, names.insert(name).second, "[checkpoint] tensor {} appears twice", name);
+    VT_REQUIRE(CheckpointError, names.insert(name).second, "[checkpoint] tensor {} appears twice",
+               name);
     job_.tensors.push_back({name, dtype_of(tensor, name), tensor.sizes().vec()});
     if (!tensor.device().is_cpu()) device = tensor.device();
   }
@@ -209,16 +210,20 @@ void CheckpointWriter::Impl::snapshot(const std::vector<TensorState>& tensors) {
   int64_t bytes = 0;
   for (const Piece& piece : job_.pieces) bytes += piece.bytes;
   if (!staging_.defined() || staging_.numel() < bytes)
-    staging_ = at::empty({bytes}, at::TensorOptions().dtype(at::kByte).pinned_memory(device.has_value()));
+    staging_ =
+        at::empty({bytes}, at::TensorOptions().dtype(at::kByte).pinned_memory(device.has_value()));
 
   int64_t offset = 0;
   for (const Piece& piece : job_.pieces) {
-    const at::Tensor source = tensors[piece.tensor].tensor.detach().view({-1}).narrow(0, piece.start, piece.count);
+    const at::Tensor source =
+        tensors[piece.tensor].tensor.detach().view({-1}).narrow(0, piece.start, piece.count);
     if (source.device().is_cpu())
       std::memcpy(static_cast<char*>(staging_.mutable_data_ptr()) + offset, source.const_data_ptr(),
                   static_cast<size_t>(piece.bytes));
     else
-      staging_.narrow(0, offset, piece.bytes).view(source.scalar_type()).copy_(source, /*non_blocking=*/true);
+      staging_.narrow(0, offset, piece.bytes)
+          .view(source.scalar_type())
+          .copy_(source, /*non_blocking=*/true);
     offset += piece.bytes;
   }
   if (!device) return;
@@ -229,12 +234,12 @@ void CheckpointWriter::Impl::snapshot(const std::vector<TensorState>& tensors) {
 }
 
 void CheckpointWriter::Impl::run() noexcept {
-  const auto start = std::chrono::steady_clock::now();
+  const core::Stopwatch watch;
   try {
     if (job_.copied) job_.copied->synchronize();
     write();
     const std::scoped_lock lock(mutex_);
-    last_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    last_.seconds = watch.seconds();
   } catch (...) {
     error_ = std::current_exception();
   }
@@ -255,8 +260,10 @@ void CheckpointWriter::Impl::write() {
     });
     unfinished = named[0]["folder"].get<std::string>();
     for (size_t rank = 1; rank < named.size(); ++rank)
-      VT_REQUIRE(CheckpointError, named[rank]["digest"] == named[0]["digest"],
-                 "[checkpoint] every rank must hold the same tensors but rank {} differs from rank 0", rank);
+      VT_REQUIRE(
+          CheckpointError, named[rank]["digest"] == named[0]["digest"],
+          "[checkpoint] every rank must hold the same tensors but rank {} differs from rank 0",
+          rank);
     const auto written = vote(*group_, [&](json& answer) { write_share(unfinished, answer); });
     const auto published = vote(*group_, [&](json& answer) {
       if (group_->rank() != 0) return;
@@ -285,22 +292,23 @@ void CheckpointWriter::Impl::write_share(const std::string& folder, json& answer
   int64_t offset = 0;
   for (const Piece& piece : job_.pieces) {
     const std::string_view bytes = staged(offset, piece.bytes);
-    regions.push_back({piece.tensor, static_cast<int64_t>(header.size()) + offset, piece.bytes, piece.start, piece.count,
-                       crc32c(bytes.data(), bytes.size())});
+    regions.push_back({piece.tensor, static_cast<int64_t>(header.size()) + offset, piece.bytes,
+                       piece.start, piece.count, core::crc32c(bytes.data(), bytes.size())});
     offset += piece.bytes;
   }
   files_.write_file(folder + "/" + name, {header, staged(0, offset)});
   answer = {{"file", name},
             {"bytes", static_cast<int64_t>(header.size()) + offset},
             {"header_bytes", header.size()},
-            {"header_crc32c", crc32c(header.data(), header.size())},
+            {"header_crc32c", core::crc32c(header.data(), header.size())},
             {"regions", std::move(regions)}};
 }
 
 void CheckpointWriter::Impl::publish(const std::string& unfinished, const std::string& final_path,
                                      const std::vector<json>& answers) {
   Manifest manifest{.info = job_.info};
-  for (const Described& tensor : job_.tensors) manifest.tensors[tensor.name] = {tensor.dtype, tensor.shape, {}};
+  for (const Described& tensor : job_.tensors)
+    manifest.tensors[tensor.name] = {tensor.dtype, tensor.shape, {}};
   for (const json& answer : answers) {  // in rank order, so regions come by rising start
     const auto file = answer["file"].get<std::string>();
     manifest.files[file] = {answer["bytes"], answer["header_bytes"], answer["header_crc32c"]};

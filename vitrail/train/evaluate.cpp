@@ -2,17 +2,17 @@
 
 #include <chrono>
 #include <cmath>
-#include <nlohmann/json.hpp>
-
-#include "vitrail/core/error.h"
-#include "vitrail/data/reader.h"
-#include "vitrail/parallel/device.h"
-#include "vitrail/train/assembly.h"
 
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/nonzero.h>
 #include <ATen/ops/softmax.h>
 #include <c10/core/GradMode.h>
+
+#include "vitrail/core/error.h"
+#include "vitrail/data/reader.h"
+#include "vitrail/parallel/device.h"
+#include "vitrail/train/assembly.h"
+#include <nlohmann/json.hpp>
 
 namespace vitrail::train {
 
@@ -67,8 +67,10 @@ class VerdictCollector {
   std::vector<Example> examples_;
 };
 
-void keep_reconstructions(const data::Batch& batch, const models::Output& output, std::vector<Example>& examples) {
-  for (int64_t i = 0; i < batch.size() && static_cast<int64_t>(examples.size()) < kReconstructions; ++i) {
+void keep_reconstructions(const data::Batch& batch, const models::Output& output,
+                          std::vector<Example>& examples) {
+  for (int64_t i = 0; i < batch.size() && static_cast<int64_t>(examples.size()) < kReconstructions;
+       ++i) {
     Example example;
     example.sample = batch.sample_ids[i].item<int64_t>();
     example.image = batch.image[i].to(at::kCPU, at::kFloat).clone();
@@ -80,7 +82,10 @@ void keep_reconstructions(const data::Batch& batch, const models::Output& output
 
 /// Adds the counts of all ranks.
 void reduce(std::vector<double>& sums, comm::Communicator& group) {
-  group.all_reduce({sums.data(), static_cast<int64_t>(sums.size()), core::DType::f64}, comm::Reduce::sum).wait();
+  group
+      .all_reduce({sums.data(), static_cast<int64_t>(sums.size()), core::DType::f64},
+                  comm::Reduce::sum)
+      .wait();
 }
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -102,17 +107,21 @@ std::string describe(const SplitResult& result) {
 std::string to_json(const SplitResult& result) {
   nlohmann::ordered_json metrics = nlohmann::ordered_json::object();
   for (const auto& [name, value] : result.metrics) metrics[name] = value;
-  return nlohmann::ordered_json{{"split", result.split}, {"samples", result.samples}, {"metrics", metrics}}.dump();
+  return nlohmann::ordered_json{
+      {"split", result.split}, {"samples", result.samples}, {"metrics", metrics}}
+      .dump();
 }
 
-Evaluator::Evaluator(const std::vector<config::Source>& sources, const config::Recipe& recipe, int64_t data_rank,
-                     int64_t data_ranks, bool pin)
+Evaluator::Evaluator(const std::vector<config::Source>& sources, const config::Recipe& recipe,
+                     int64_t data_rank, int64_t data_ranks, bool pin)
     : model_options_(recipe.model), seed_(static_cast<uint64_t>(recipe.run.seed)) {
   data::LoaderOptions options;
-  options.global_batch = recipe.eval.batch_size > 0 ? recipe.eval.batch_size : recipe.data.batch_size;
+  options.global_batch =
+      recipe.eval.batch_size > 0 ? recipe.eval.batch_size : recipe.data.batch_size;
   VT_REQUIRE(ConfigError, options.global_batch % data_ranks == 0,
              "[layout] {} must be a multiple of the data ranks but got {} and {}",
-             recipe.eval.batch_size > 0 ? "eval.batch_size" : "data.batch_size", options.global_batch, data_ranks);
+             recipe.eval.batch_size > 0 ? "eval.batch_size" : "data.batch_size",
+             options.global_batch, data_ranks);
   options.data_rank = data_rank;
   options.data_ranks = data_ranks;
   options.workers = recipe.data.workers;
@@ -124,7 +133,8 @@ Evaluator::Evaluator(const std::vector<config::Source>& sources, const config::R
   options.seed = seed_;
   for (const config::Source& source : sources)
     splits_.push_back({data::source_name(source),
-                       std::make_unique<data::Loader>(std::vector<config::Source>{source}, recipe.model, options)});
+                       std::make_unique<data::Loader>(std::vector<config::Source>{source},
+                                                      recipe.model, options)});
 }
 
 int64_t Evaluator::samples() const {
@@ -133,15 +143,16 @@ int64_t Evaluator::samples() const {
   return total;
 }
 
-std::vector<SplitResult> Evaluator::run(models::Model& model, at::Device device, comm::Communicator& group,
-                                        bool keep_examples) {
+std::vector<SplitResult> Evaluator::run(models::Model& model, at::Device device,
+                                        comm::Communicator& group, bool keep_examples) {
   std::vector<SplitResult> results;
-  for (Split& split : splits_) results.push_back(run_split(split, model, device, group, keep_examples));
+  for (Split& split : splits_)
+    results.push_back(run_split(split, model, device, group, keep_examples));
   return results;
 }
 
-SplitResult Evaluator::run_split(Split& split, models::Model& model, at::Device device, comm::Communicator& group,
-                                 bool keep_examples) {
+SplitResult Evaluator::run_split(Split& split, models::Model& model, at::Device device,
+                                 comm::Communicator& group, bool keep_examples) {
   const c10::NoGradGuard no_grad;
   const auto start = std::chrono::steady_clock::now();
   const bool classifies = model_options_.kind == "vit";
@@ -196,7 +207,8 @@ namespace {
 std::vector<config::Source> chosen_sources(const config::Recipe& recipe, const std::string& split) {
   if (split.empty()) {
     VT_REQUIRE(ConfigError, !recipe.eval.sources.empty(),
-               "[eval] eval.sources must name held-out data but is empty; add a source or give --split train");
+               "[eval] eval.sources must name held-out data but is empty; add a source or give "
+               "--split train");
     return recipe.eval.sources;
   }
   std::string names;
@@ -204,13 +216,15 @@ std::vector<config::Source> chosen_sources(const config::Recipe& recipe, const s
     if (data::source_name(source) == split) return {source};
     names += data::source_name(source) + ", ";
   }
-  VT_REQUIRE(ConfigError, split == "train", "[eval] --split must be one of {}train but got '{}'", names, split);
+  VT_REQUIRE(ConfigError, split == "train", "[eval] --split must be one of {}train but got '{}'",
+             names, split);
   return recipe.data.sources;
 }
 
 }  // namespace
 
-std::vector<SplitResult> evaluate_recipe(const config::ResolvedRecipe& resolved, comm::Communicator& world,
+std::vector<SplitResult> evaluate_recipe(const config::ResolvedRecipe& resolved,
+                                         comm::Communicator& world,
                                          const EvaluateOptions& options) {
   const config::Recipe& recipe = resolved.recipe;
   const std::vector<config::Source> sources = chosen_sources(recipe, options.split);
@@ -219,9 +233,11 @@ std::vector<SplitResult> evaluate_recipe(const config::ResolvedRecipe& resolved,
   comm::Mesh mesh(world, mesh_shape(recipe.parallel));
   Evaluator evaluator(sources, recipe, mesh.data_rank(), mesh.data_size(), device.is_cuda());
   const auto model = models::make_model(recipe.model, static_cast<uint64_t>(recipe.run.seed));
+  models::configure(*model, recipe.train);
   load_weights(*model, recipe, options.weights);
   parallel::UnitSet units(*model, device, compute_dtype(recipe.train));
-  return evaluator.run(*model, device, mesh.along({comm::Axis::replicate, comm::Axis::shard}), false);
+  return evaluator.run(*model, device, mesh.along({comm::Axis::replicate, comm::Axis::shard}),
+                       false);
 }
 
 }  // namespace vitrail::train

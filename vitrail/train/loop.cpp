@@ -1,10 +1,11 @@
 #include "vitrail/train/loop.h"
 
-#include <unistd.h>
-
 #include <cmath>
 #include <filesystem>
 
+#include <unistd.h>
+
+#include "vitrail/core/clock.h"
 #include "vitrail/core/error.h"
 #include "vitrail/data/reader.h"
 #include "vitrail/parallel/data_parallel.h"
@@ -18,15 +19,18 @@
 #include "vitrail/train/run_folder.h"
 #include "vitrail/train/schedule.h"
 #include "vitrail/train/step.h"
+#include "vitrail/train/weights_file.h"
 
 namespace vitrail::train {
 
 namespace {
 
-/// Everything a run is made of, in the order in which it is built (and destroyed in the opposite one).
+/// Everything a run is made of, in the order in which it is built (and destroyed in the opposite
+/// one).
 class Run {
  public:
-  Run(const config::ResolvedRecipe& resolved, comm::Communicator& world, const TrainOptions& options);
+  Run(const config::ResolvedRecipe& resolved, comm::Communicator& world,
+      const TrainOptions& options);
   RunResult operator()();
 
  private:
@@ -67,8 +71,8 @@ class Run {
   int64_t steps_per_epoch_, total_steps_, first_step_;
 
   // --- model, units, optimizer
-  std::shared_ptr<models::Model> model_;
   std::string weights_read_;
+  std::shared_ptr<models::Model> model_;
   parallel::UnitSet units_;
   parallel::GradientReducer reducer_;
   Optimizer optimizer_;
@@ -80,11 +84,12 @@ class Run {
   SinkList sinks_;
   StepMeter meter_;
   double wall_before_ = 0;
-  Stopwatch wall_;
+  core::Stopwatch wall_;
   RunResult result_;
 };
 
-data::LoaderOptions loader_options(const config::Recipe& recipe, const comm::Mesh& mesh, at::Device device) {
+data::LoaderOptions loader_options(const config::Recipe& recipe, const comm::Mesh& mesh,
+                                   at::Device device) {
   data::LoaderOptions options;
   options.global_batch = recipe.data.batch_size;
   options.data_rank = mesh.data_rank();
@@ -109,14 +114,17 @@ comm::Communicator& checked_group(const config::Recipe& recipe, comm::Mesh& mesh
 }
 
 /// Fresh weights, or those the recipe starts from; a resumed run gets its own later.
-std::shared_ptr<models::Model> build_model(const config::Recipe& recipe, bool resumed, std::string& weights_read) {
+std::shared_ptr<models::Model> build_model(const config::Recipe& recipe, bool resumed,
+                                           std::string& weights_read) {
   auto model = models::make_model(recipe.model, static_cast<uint64_t>(recipe.run.seed));
-  configure_trunk(*model, recipe.train);
-  if (!resumed && !recipe.model.weights.path.empty()) weights_read = load_start_weights(*model, recipe.model);
+  models::configure(*model, recipe.train);
+  if (!resumed && !recipe.model.weights.path.empty())
+    weights_read = load_start_weights(*model, recipe.model);
   return model;
 }
 
-Run::Run(const config::ResolvedRecipe& resolved, comm::Communicator& world, const TrainOptions& options)
+Run::Run(const config::ResolvedRecipe& resolved, comm::Communicator& world,
+         const TrainOptions& options)
     : resolved_(resolved),
       recipe_(resolved.recipe),
       options_(options),
@@ -125,8 +133,9 @@ Run::Run(const config::ResolvedRecipe& resolved, comm::Communicator& world, cons
       threads_(set_threads(recipe_.run, options.launch)),
       mesh_(world, mesh_shape(recipe_.parallel)),
       data_group_(checked_group(recipe_, mesh_)),
-      device_group_(device_.is_cuda() && data_group_.size() > 1 ? comm::device_communicator(data_group_, device_.index())
-                                                                : nullptr),
+      device_group_(device_.is_cuda() && data_group_.size() > 1
+                        ? comm::device_communicator(data_group_, device_.index())
+                        : nullptr),
       main_rank_(world.rank() == 0),
       log_(!main_rank_, options.print),
       folder_(recipe_.run),
@@ -134,17 +143,21 @@ Run::Run(const config::ResolvedRecipe& resolved, comm::Communicator& world, cons
       checkpoint_(open_checkpoint(resumed_.path)),
       loader_(recipe_.data.sources, recipe_.model, loader_options(recipe_, mesh_, device_),
               checkpoint_ ? checkpoint_->info().loader : data::LoaderState{}),
-      evaluator_(recipe_.eval.sources, recipe_, mesh_.data_rank(), mesh_.data_size(), device_.is_cuda()),
+      evaluator_(recipe_.eval.sources, recipe_, mesh_.data_rank(), mesh_.data_size(),
+                 device_.is_cuda()),
       steps_per_epoch_(loader_.batches_per_epoch()),
-      total_steps_(recipe_.train.steps ? *recipe_.train.steps : recipe_.train.epochs.value_or(1) * steps_per_epoch_),
+      total_steps_(recipe_.train.steps ? *recipe_.train.steps
+                                       : recipe_.train.epochs.value_or(1) * steps_per_epoch_),
       first_step_(checkpoint_ ? checkpoint_->info().step : 0),
       model_(build_model(recipe_, checkpoint_ != nullptr, weights_read_)),
       units_(*model_, device_, compute_dtype(recipe_.train)),
-      reducer_(*model_, units_, device_group_ ? *device_group_ : data_group_, recipe_.parallel.bucket_mib),
+      reducer_(*model_, units_, device_group_ ? *device_group_ : data_group_,
+               recipe_.parallel.bucket_mib),
       optimizer_(units_, recipe_.train.optimizer, recipe_.train.ema_decay),
       step_(*model_, units_, reducer_, optimizer_,
-            Schedule(recipe_.train.schedule, recipe_.train.optimizer.lr, total_steps_), recipe_.train,
-            static_cast<uint64_t>(recipe_.run.seed), device_, device_group_ ? *device_group_ : data_group_),
+            Schedule(recipe_.train.schedule, recipe_.train.optimizer.lr, total_steps_),
+            recipe_.train, static_cast<uint64_t>(recipe_.run.seed), device_,
+            device_group_ ? *device_group_ : data_group_),
       meter_(device_, mesh_.world().size(), steps_per_epoch_, recipe_.data.batch_size, *model_) {}
 
 /// What is known before the first step, by name.
@@ -176,7 +189,7 @@ Division Run::division() {
 void Run::start() {
   if (main_rank_) {
     folder_.open(resolved_, first_step_);
-    set_run_log(folder_.log());
+    log_.open(folder_.log());
   }
   world_.barrier();
   CheckpointOptions saving;
@@ -199,22 +212,27 @@ void Run::start() {
 
   for (const Skipped& skipped : resumed_.skipped)
     log_.line(fmt::format("skipped {}: {}", skipped.path, skipped.reason));
-  for (const auto& [name, value] : division().rows()) log_.line(fmt::format("{:<16}{}", name, value));
-  if (checkpoint_) log_.line(fmt::format("{:<16}step {} of {}, from {}", "resumed", first_step_, total_steps_, resumed_.path));
+  for (const auto& [name, value] : division().rows())
+    log_.line(fmt::format("{:<16}{}", name, value));
+  if (checkpoint_)
+    log_.line(fmt::format("{:<16}step {} of {}, from {}", "resumed", first_step_, total_steps_,
+                          resumed_.path));
   if (!main_rank_) return;
-  append_history(folder_.path(), {utc_now(), first_step_, options_.command_line, options_.launch.host, options_.version,
-                                  world_.size()});
+  append_history(folder_.path(), {core::utc_now(), first_step_, options_.command_line,
+                                  options_.launch.host, options_.version, world_.size()});
   const RunLength length{recipe_.run.name, total_steps_, steps_per_epoch_, first_step_};
   if (options_.print) sinks_.add(console_sink(length, ::isatty(STDOUT_FILENO) == 1));
-  sinks_.add(log_sink());
+  sinks_.add(log_sink(log_));
   sinks_.add(jsonl_sink(folder_.metrics()));
   if (recipe_.logging.tensorboard) sinks_.add(tensorboard_sink(folder_.tensorboard()));
 }
 
 bool Run::evaluates_at(int64_t step) const {
-  if (recipe_.eval.sources.empty() || step == total_steps_) return false;  // the last one is finish()'s
+  if (recipe_.eval.sources.empty() || step == total_steps_)
+    return false;  // the last one is finish()'s
   if (recipe_.eval.every_steps > 0) return step % recipe_.eval.every_steps == 0;
-  return recipe_.eval.every_epochs > 0 && step % (recipe_.eval.every_epochs * steps_per_epoch_) == 0;
+  return recipe_.eval.every_epochs > 0 &&
+         step % (recipe_.eval.every_epochs * steps_per_epoch_) == 0;
 }
 
 bool Run::saves_at(int64_t step) const {
@@ -224,7 +242,8 @@ bool Run::saves_at(int64_t step) const {
 void Run::train() {
   const StopSignal stop;
   const int64_t every = std::max<int64_t>(1, recipe_.logging.every_steps);
-  std::optional<StepReport> before;  // its loss is on the host by the time the next step is under way
+  std::optional<StepReport>
+      before;  // its loss is on the host by the time the next step is under way
   for (int64_t done = first_step_ + 1; done <= total_steps_; ++done) {
     const StepReport report = step_.run(loader_);
     if (before) result_.losses.push_back(before->loss());
@@ -256,8 +275,8 @@ std::vector<SplitResult> Run::evaluate(bool keep_examples) {
   const int64_t step = step_.step();
   for (const SplitResult& result : results)
     if (main_rank_)
-      sinks_.evaluation({step, static_cast<double>(step) / static_cast<double>(steps_per_epoch_), result.split,
-                         result.samples, result.metrics, result.seconds});
+      sinks_.evaluation({step, static_cast<double>(step) / static_cast<double>(steps_per_epoch_),
+                         result.split, result.samples, result.metrics, result.seconds});
   return results;
 }
 
@@ -283,8 +302,10 @@ void Run::preempt(int signal) {
   save();
   writer_->finish();
   sinks_.flush();
-  core::fail<core::Preempted>("[train] {} came: stopped after step {} of {}, state saved in {}; run the same command again",
-                              signal_name(signal), step_.step(), total_steps_, writer_->last().path.empty() ? resumed_.path : writer_->last().path);
+  core::fail<core::Preempted>(
+      "[train] {} came: stopped after step {} of {}, state saved in {}; run the same command again",
+      signal_name(signal), step_.step(), total_steps_,
+      writer_->last().path.empty() ? resumed_.path : writer_->last().path);
 }
 
 /// Last evaluation, last checkpoint, weights for others, report.
@@ -297,8 +318,9 @@ void Run::finish() {
   result_.steps = step_.step();
   if (main_rank_) {
     sinks_.flush();
-    write_weights(folder_.file("weights.safetensors"), units_, units_.master());
-    if (optimizer_.ema().defined()) write_weights(folder_.file("weights-ema.safetensors"), units_, optimizer_.ema());
+    write_weights(folder_.file("weights.safetensors"), *model_, units_, units_.master());
+    if (optimizer_.ema().defined())
+      write_weights(folder_.file("weights-ema.safetensors"), *model_, units_, optimizer_.ema());
     save_report_data(folder_.path(), report_data(result_.evaluation));
     if (recipe_.logging.html) result_.report = write_report(folder_.path());
   }
@@ -318,7 +340,8 @@ ReportData Run::report_data(const std::vector<SplitResult>& results) {
   data.environment = environment_rows(options_.libraries, device_);
   for (size_t i = 0; i < results.size(); ++i) {
     const SplitResult& result = results[i];
-    data.splits.push_back({result.split, result.samples, result.seconds, result.metrics, result.confusion, result.class_names});
+    data.splits.push_back({result.split, result.samples, result.seconds, result.metrics,
+                           result.confusion, result.class_names});
     if (i == 0) add_examples(result, recipe_.eval.sources[i], recipe_.model, data);
   }
   return data;
@@ -326,7 +349,8 @@ ReportData Run::report_data(const std::vector<SplitResult>& results) {
 
 RunResult Run::operator()() {
   if (options_.dry_run) {
-    for (const auto& [name, value] : division().rows()) log_.line(fmt::format("{:<16}{}", name, value));
+    for (const auto& [name, value] : division().rows())
+      log_.line(fmt::format("{:<16}{}", name, value));
     log_.line(fmt::format("{:<16}{}", "dry run", "nothing was written, no step was run"));
     result_.folder = folder_.path();
     return result_;
@@ -339,7 +363,8 @@ RunResult Run::operator()() {
 
 }  // namespace
 
-RunResult run_training(const config::ResolvedRecipe& resolved, comm::Communicator& world, const TrainOptions& options) {
+RunResult run_training(const config::ResolvedRecipe& resolved, comm::Communicator& world,
+                       const TrainOptions& options) {
   return Run(resolved, world, options)();
 }
 

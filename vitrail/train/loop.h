@@ -13,13 +13,14 @@
 namespace vitrail::train {
 
 struct TrainOptions {
-  std::string resume = "auto";  // auto: newest valid checkpoint of the run; never; or a checkpoint or run folder
-  bool dry_run = false;         // build everything, print the plan, run no step
-  bool print = true;            // progress and summary on the terminal
-  std::string command_line;     // for the report
-  std::string version;          // of the program, for the report and the checkpoint
-  std::string libraries;        // for the report: "name  version", one a line
-  comm::Launch launch;          // which GPU of this host, how many ranks share it
+  std::string resume =
+      "auto";  // auto: newest valid checkpoint of the run; never; or a checkpoint or run folder
+  bool dry_run = false;      // build everything, print the plan, run no step
+  bool print = true;         // progress and summary on the terminal
+  std::string command_line;  // for the report
+  std::string version;       // of the program, for the report and the checkpoint
+  std::string libraries;     // for the report: "name  version", one a line
+  comm::Launch launch;       // which GPU of this host, how many ranks share it
 };
 
 struct RunResult {

@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <sstream>
 
-#include "vitrail/core/error.h"
+#include "vitrail/core/atomic_file.h"
+#include "vitrail/core/text.h"
 #include "vitrail/train/report_data.h"
 
 namespace vitrail::train {
@@ -45,10 +45,7 @@ double median(std::vector<double> values) {
 std::string plain_number(double value) {
   if (!std::isfinite(value)) return "–";
   if (std::abs(value) < 1000) return fmt::format("{:.4g}", value);
-  std::string digits = fmt::format("{:.0f}", value);
-  for (int64_t at = static_cast<int64_t>(digits.size()) - 3; at > (value < 0 ? 1 : 0); at -= 3)
-    digits.insert(at, ",");
-  return digits;
+  return core::format_count(std::llround(value));
 }
 
 // --- sections of one run ---
@@ -305,25 +302,12 @@ Series training_loss(const ReportData& run) {
   return loss.x.size() > 60 ? smoothed(loss, static_cast<double>(loss.x.size()) / 40) : loss;
 }
 
-void write_page(const std::string& path, const std::string& text) {
-  const std::string temporary = path + ".tmp";
-  std::ofstream out(temporary, std::ios::binary);
-  out << text;
-  const bool written = out.flush().good();
-  out.close();
-  std::error_code failed;
-  if (written) std::filesystem::rename(temporary, path, failed);
-  if (!written) std::filesystem::remove(temporary, failed);
-  VT_CHECK(written && !failed,
-           "[report] {} could not be written; choose another --output or free space", path);
-}
-
 }  // namespace
 
 std::string write_report(const std::string& folder, const std::string& output) {
   const std::string path =
       output.empty() ? (std::filesystem::path(folder) / "report.html").string() : output;
-  write_page(path, page(load_report_data(folder)));
+  core::write_file_atomic(path, page(load_report_data(folder)));
   return path;
 }
 
@@ -341,7 +325,8 @@ std::string write_comparison(const std::vector<std::string>& folders, const std:
               "Images per second", runs,
               [](const ReportData& run) { return run.curves.images_per_second; }, true, false)) +
           "</div>\n" + html_section("Settings that differ", html_table(differing_settings(runs)));
-  write_page(output, html_page(fmt::format("{} runs compared", runs.size()), "vitrail", body));
+  core::write_file_atomic(output,
+                          html_page(fmt::format("{} runs compared", runs.size()), "vitrail", body));
   return output;
 }
 

@@ -6,6 +6,7 @@
 #include <limits>
 #include <sstream>
 
+#include "vitrail/core/atomic_file.h"
 #include "vitrail/core/error.h"
 #include <nlohmann/json.hpp>
 
@@ -16,26 +17,9 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-std::string read_text(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  VT_REQUIRE(DataError, in.good(), "[report] {} cannot be read; give the folder of a run",
-             path.string());
-  std::ostringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
+constexpr int64_t kMaxBytes = int64_t{1} << 30;
 
-void write_bytes(const fs::path& path, const std::string& bytes) {
-  const fs::path temporary = path.string() + ".tmp";
-  {
-    std::ofstream out(temporary, std::ios::binary);
-    out.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-    VT_CHECK(out.flush().good(),
-             "[output] {} could not be written; free space or choose another run.output",
-             temporary.string());
-  }
-  fs::rename(temporary, path);
-}
+std::string read_text(const fs::path& path) { return core::read_file(path.string(), kMaxBytes); }
 
 Json to_json(const Rows& rows) {
   Json out = Json::array();
@@ -155,12 +139,12 @@ std::vector<HistoryEntry> read_history(const fs::path& path) {
 void save_report_data(const std::string& folder, const ReportData& data) {
   const fs::path root = folder;
   fs::remove_all(root / "report");
-  fs::create_directories(root / "report");
+  core::make_directories((root / "report").string());
   Json verdicts = Json::array(), reconstructions = Json::array(), splits = Json::array();
   for (size_t i = 0; i < data.verdicts.size(); ++i) {
     const Verdict& verdict = data.verdicts[i];
     const std::string name = fmt::format("report/sample-{:02}.png", i);
-    write_bytes(root / name, verdict.picture);
+    core::write_file_atomic((root / name).string(), verdict.picture);
     verdicts.push_back({{"picture", name},
                         {"truth", verdict.truth},
                         {"predicted", verdict.predicted},
@@ -172,7 +156,8 @@ void save_report_data(const std::string& folder, const ReportData& data) {
     Json names = Json::array();
     for (size_t k = 0; k < data.reconstructions[i].pictures.size() && k < 4; ++k) {
       names.push_back(fmt::format("report/mae-{:02}-{}.png", i, parts[k]));
-      write_bytes(root / names.back().get<std::string>(), data.reconstructions[i].pictures[k]);
+      core::write_file_atomic((root / names.back().get<std::string>()).string(),
+                              data.reconstructions[i].pictures[k]);
     }
     reconstructions.push_back(names);
   }
@@ -186,8 +171,8 @@ void save_report_data(const std::string& folder, const ReportData& data) {
                   {"splits", splits},
                   {"verdicts", verdicts},
                   {"reconstructions", reconstructions}};
-  write_bytes(root / "report/data.json",
-              json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
+  core::write_file_atomic((root / "report/data.json").string(),
+                          json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
 ReportData load_report_data(const std::string& folder) {

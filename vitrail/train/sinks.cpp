@@ -3,13 +3,13 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 #include <sstream>
 
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "vitrail/core/atomic_file.h"
 #include "vitrail/core/error.h"
 #include <nlohmann/json.hpp>
 
@@ -135,15 +135,7 @@ void truncate_metrics(const std::string& path, int64_t step) {
   }
   in.close();
   if (!changed) return;
-  const std::string temporary = path + ".tmp";
-  {
-    std::ofstream out(temporary, std::ios::binary);
-    out << kept.str();
-    VT_CHECK(out.flush().good(),
-             "[output] {} could not be written; free space or choose another run.output",
-             temporary);
-  }
-  std::filesystem::rename(temporary, path);
+  core::write_file_atomic(path, kept.str());
 }
 
 }  // namespace vitrail::train

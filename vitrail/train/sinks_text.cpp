@@ -1,10 +1,11 @@
 // The texts of the metric sinks.
 
+#include <algorithm>
 #include <cmath>
-#include <ctime>
 
 #include <fmt/format.h>
 
+#include "vitrail/core/text.h"
 #include "vitrail/train/sinks.h"
 #include <nlohmann/json.hpp>
 
@@ -13,20 +14,6 @@ namespace vitrail::train {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-/// 51230.4 -> "51,230".
-std::string with_thousands(double value) {
-  std::string digits = fmt::format("{:.0f}", value);
-  for (int64_t at = static_cast<int64_t>(digits.size()) - 3; at > 0; at -= 3)
-    digits.insert(at, ",");
-  return digits;
-}
-
-/// 112 -> "0:01:52".
-std::string clock_text(double seconds) {
-  const auto whole = static_cast<int64_t>(std::max(0.0, std::min(seconds, 3.6e8)) + 0.5);
-  return fmt::format("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60);
-}
 
 std::string bar(double share, int width) {
   const int filled = static_cast<int>(std::lround(std::min(1.0, std::max(0.0, share)) * width));
@@ -70,10 +57,10 @@ std::string bar_line(const RunLength& length, const StepRecord& record) {
   std::string line =
       fmt::format("{}  epoch {}/{}  step {}  {}  loss {:.4g}  lr {}  {} images/s", length.name,
                   epoch, epochs, record.step, bar(share, 10), record.loss, rate_text(record.lr),
-                  with_thousands(record.images_per_second));
+                  core::format_count(std::llround(record.images_per_second)));
   if (record.mfu) line += fmt::format("  MFU {:.0f} %", 100 * *record.mfu);
   const double waiting = record.step_ms > 0 ? 100 * record.data_wait_ms / record.step_ms : 0;
-  return line + fmt::format("  data wait {:.1f} %  left {}", waiting, clock_text(left));
+  return line + fmt::format("  data wait {:.1f} %  left {}", waiting, core::format_duration(left));
 }
 
 std::string json_line(const StepRecord& record) {

@@ -1,0 +1,13 @@
+# The program as a user runs it.
+foreach(program_case a_run_leaves_what_the_contract_names eval_report_and_predict_read_a_run
+                     losses_do_not_depend_on_the_number_of_ranks resume_is_equal
+                     a_stop_signal_saves_and_the_same_command_goes_on
+                     a_newest_checkpoint_that_is_broken_is_named_and_skipped dry_run_writes_nothing
+                     a_failing_rank_ends_the_job)
+  add_test(NAME program.${program_case}
+           COMMAND "${VITRAIL_PYTHON}" "${CMAKE_CURRENT_SOURCE_DIR}/app/program_test.py" test_${program_case})
+  set_tests_properties(program.${program_case} PROPERTIES LABELS program TIMEOUT 300
+                       ENVIRONMENT "VITRAIL=$<TARGET_FILE:vitrail>")
+endforeach()
+add_test(NAME program.bad_inputs COMMAND "${VITRAIL_PYTHON}" "${CMAKE_CURRENT_SOURCE_DIR}/app/bad_inputs.py")
+set_tests_properties(program.bad_inputs PROPERTIES LABELS program TIMEOUT 600 ENVIRONMENT "VITRAIL=$<TARGET_FILE:vitrail>")

@@ -1,0 +1,152 @@
+#include "vitrail/parallel/unit.h"
+
+#include <cstdio>
+#include <map>
+#include <set>
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <gtest/gtest.h>
+
+#include "tests/parallel/tiny.h"
+
+namespace vitrail::parallel {
+namespace {
+
+using testing::samples;
+using testing::tiny_mae;
+using testing::tiny_vit;
+
+nn::Draws draws_for(const data::Batch& batch) { return {1, 0, batch.sample_ids, true}; }
+
+TEST(UnitSet, OrdersUnitsAsBackwardCompletesThem) {
+  const auto vit = models::make_model(tiny_vit(), 1);
+  UnitSet units(*vit, at::kCPU, at::kFloat);
+  EXPECT_EQ(units.units().front().stack, nullptr);  // the head
+  EXPECT_EQ(units.units().back().stack, nullptr);   // the embedding
+  EXPECT_EQ(units.units()[1].block, 3);
+  EXPECT_EQ(units.units()[4].block, 0);
+
+  const auto mae = models::make_model(tiny_mae(), 1);
+  UnitSet two(*mae, at::kCPU, at::kFloat);
+  std::vector<nn::Stack*> order;
+  for (const Unit& unit : two.units())
+    if (unit.stack && (order.empty() || order.back() != unit.stack)) order.push_back(unit.stack);
+  ASSERT_EQ(order.size(), 2u);
+  EXPECT_EQ(order[0], mae->stacks()[1]);  // the decoder first
+  EXPECT_EQ(order[1], mae->stacks()[0]);
+}
+
+TEST(UnitSet, PlacesEveryParameterOnceAlignedAndWithoutOverlap) {
+  const auto model = models::make_model(tiny_mae(), 1);
+  UnitSet units(*model, at::kCPU, at::kFloat);
+  std::set<std::string> names;
+  int64_t end = 0;
+  units.for_each_slot([&](const ParameterSlot& slot) {
+    EXPECT_TRUE(names.insert(slot.name).second) << slot.name;
+    EXPECT_EQ(slot.offset * 2 % 256, 0) << slot.name;  // bytes in bf16
+    EXPECT_GE(slot.offset, end) << slot.name;
+    end = slot.offset + slot.count;
+  });
+  EXPECT_EQ(names.size(), model->named_parameters().size());
+  EXPECT_EQ(units.parameter_count(), model->parameter_count());
+  EXPECT_LE(end, units.count());
+}
+
+TEST(UnitSet, ParametersKeepTheirValuesAndBecomeLeafViews) {
+  const auto model = models::make_model(tiny_vit(), 1);
+  std::map<std::string, at::Tensor> before;
+  for (const auto& [name, tensor] : model->named_parameters())
+    before[name] = tensor.detach().clone();
+  UnitSet units(*model, at::kCPU, at::kFloat);
+  std::map<std::string, at::Tensor> now;
+  for (const auto& [name, tensor] : model->named_parameters()) now[name] = tensor;
+  units.for_each_slot([&](const ParameterSlot& slot) {
+    const at::Tensor& parameter = now.at(slot.name);
+    EXPECT_TRUE(parameter.equal(before.at(slot.name))) << slot.name;
+    EXPECT_TRUE(parameter.is_leaf() && parameter.requires_grad()) << slot.name;
+    EXPECT_EQ(parameter.data_ptr(), UnitSet::view(units.weights(), slot).data_ptr()) << slot.name;
+    EXPECT_EQ(parameter.grad().data_ptr(), UnitSet::view(units.gradient(), slot).data_ptr())
+        << slot.name;
+  });
+}
+
+TEST(UnitSet, GradientsAreThoseOfTheModelWithoutUnits) {
+  for (const config::Model& options : {tiny_vit(), tiny_mae()}) {
+    const auto plain = models::make_model(options, 1), flat = models::make_model(options, 1);
+    UnitSet units(*flat, at::kCPU, at::kFloat);
+    const data::Batch batch = samples(0, 4);
+    plain->forward(batch, draws_for(batch)).loss.backward();
+    for (int pass = 0; pass < 2; ++pass) {  // the views must survive a step
+      units.zero_gradients();
+      flat->forward(batch, draws_for(batch)).loss.backward();
+      std::map<std::string, at::Tensor> expected;
+      for (const auto& [name, tensor] : plain->named_parameters()) expected[name] = tensor.grad();
+      units.for_each_slot([&](const ParameterSlot& slot) {
+        const at::Tensor gradient = UnitSet::view(units.gradient(), slot);
+        if (expected.at(slot.name).defined())
+          EXPECT_TRUE(gradient.equal(expected.at(slot.name))) << slot.name;
+        else
+          EXPECT_EQ(testing::largest(gradient), 0.0) << slot.name;
+      });
+    }
+  }
+}
+
+TEST(UnitSet, GapsStayZero) {
+  const auto model = models::make_model(tiny_vit(), 1);
+  UnitSet units(*model, at::kCPU, at::kBFloat16);
+  const data::Batch batch = samples(0, 4);
+  model->forward(batch, draws_for(batch)).loss.backward();
+  for (const Unit& unit : units.units()) units.accumulate(unit);
+  const at::NoGradGuard no_grad;
+  for (const at::Tensor& arena :
+       {units.master(), units.gradient(), units.weights(), units.decay_mask()}) {
+    at::Tensor rest = arena.clone();
+    units.for_each_slot([&](const ParameterSlot& slot) { UnitSet::view(rest, slot).zero_(); });
+    EXPECT_EQ(testing::largest(rest), 0.0);
+  }
+}
+
+TEST(UnitSet, Bf16GradientsMoveIntoTheFp32Sum) {
+  const auto model = models::make_model(tiny_vit(), 1);
+  UnitSet units(*model, at::kCPU, at::kBFloat16);
+  const data::Batch batch = samples(0, 4);
+  at::Tensor once;
+  for (int micro = 0; micro < 2; ++micro) {
+    model->forward(batch, draws_for(batch)).loss.backward();
+    for (const Unit& unit : units.units()) units.accumulate(unit);
+    EXPECT_EQ(testing::largest(units.autograd_gradient()), 0.0);
+    if (micro == 0) once = units.gradient().clone();
+  }
+  EXPECT_GT(testing::largest(once), 0.0);
+  EXPECT_TRUE(units.gradient().equal(once + once));
+}
+
+TEST(UnitSet, PublishingRoundsTheMasterWeights) {
+  const auto model = models::make_model(tiny_vit(), 1);
+  UnitSet units(*model, at::kCPU, at::kBFloat16);
+  const at::NoGradGuard no_grad;
+  units.master().mul_(1.7);
+  units.publish_master();
+  EXPECT_TRUE(units.weights().equal(units.master().to(at::kBFloat16)));
+}
+
+TEST(UnitSet, TheMaskMarksWhatDecays) {
+  const auto model = models::make_model(tiny_vit(), 1);
+  UnitSet units(*model, at::kCPU, at::kFloat);
+  units.for_each_slot([&](const ParameterSlot& slot) {
+    const at::Tensor mask = UnitSet::view(units.decay_mask(), slot);
+    EXPECT_EQ(mask.min().item().toInt(), slot.decay ? 1 : 0) << slot.name;
+    EXPECT_EQ(mask.max().item().toInt(), slot.decay ? 1 : 0) << slot.name;
+    if (slot.name == "blocks.0.attn.qkv.weight") {
+      EXPECT_TRUE(slot.decay);
+    }
+    if (slot.name == "blocks.0.norm1.weight" || slot.name == "cls_token") {
+      EXPECT_FALSE(slot.decay);
+    }
+  });
+}
+
+}  // namespace
+}  // namespace vitrail::parallel

@@ -1,0 +1,111 @@
+#include "vitrail/config/not_yet.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+namespace vitrail::config {
+
+namespace {
+
+/// data.sources[3].tile and eval.sources[0].tile -> data.sources[].tile
+std::string table_key(const std::string& path) {
+  std::string key;
+  bool inside = false;
+  for (const char c : path) {
+    if (c == ']') inside = false;
+    if (!inside) key += c;
+    if (c == '[') inside = true;
+  }
+  constexpr std::string_view kEval = "eval.sources[]";
+  return key.rfind(kEval, 0) == 0 ? "data.sources[]" + key.substr(kEval.size()) : key;
+}
+
+const NotYet* find_entry(const std::string& path, bool words) {
+  const std::string key = table_key(path);
+  for (const NotYet& entry : not_yet_table())
+    if (entry.key == key && entry.words.empty() != words) return &entry;
+  return nullptr;
+}
+
+bool contains(const std::vector<std::string>& words, const std::string& word) {
+  return std::find(words.begin(), words.end(), word) != words.end();
+}
+
+}  // namespace
+
+const std::vector<NotYet>& not_yet_table() {
+  static const std::vector<NotYet> table{
+      // words of known keys
+      {"model.kind", {"unetr", "sap", "diffusion", "rat", "vit_detection"}, {}, ""},
+      {"model.preset", {"mae3d_2b", "mae3d_8b"}, {}, ""},
+      {"model.pool", {"attention"}, {}, ""},
+      {"model.decoder", {"conv"}, {}, ""},
+      {"model.weights.from", {"monai", "ucf-vit", "torchtitan-mae"}, {}, ""},
+      {"data.sources[].reader", {"nifti", "zarr", "n5", "hdf5", "npy", "raw", "tiff"}, {}, ""},
+      {"train.precision", {"fp16", "fp8"}, {}, ""},
+      {"train.engine", {"fused"}, {}, ""},
+      {"train.recompute", {"every_k", "selective"}, {}, ""},
+      {"parallel.strategy", {"zero1", "zero2", "zero3", "hybrid"}, {}, ""},
+      // keys
+      {"model.num_kv_heads", {}, {"null"}, ""},
+      {"model.rope", {}, {"none", "null"}, ""},
+      {"model.rope_theta", {}, {}, ""},
+      {"model.patch_drop_rate", {}, {"0", "0.0"}, ""},
+      {"model.feature_size", {}, {}, ""},
+      {"model.skips", {}, {}, ""},
+      {"model.num_timesteps", {}, {}, ""},
+      {"model.beta_schedule", {}, {}, ""},
+      {"model.time_conditioning", {}, {}, ""},
+      {"model.variables", {}, {}, ""},
+      {"model.variable_embedding", {}, {}, ""},
+      {"model.shared_tokenizer", {}, {}, ""},
+      {"model.single_channel", {}, {}, ""},
+      {"model.aggregation", {}, {}, ""},
+      {"model.adaptive", {}, {"null"}, ""},
+      {"model.mixed_resolution", {}, {"null"}, ""},
+      {"data.share", {}, {"every_rank"}, ""},
+      {"data.sources[].labels", {}, {}, ""},
+      {"data.sources[].label_reader", {}, {}, ""},
+      {"data.sources[].array", {}, {}, ""},
+      {"data.sources[].variables", {}, {}, ""},
+      {"data.sources[].channels", {}, {}, ""},
+      {"data.sources[].tile", {}, {"null"}, ""},
+      {"data.sources[].overlap", {}, {}, ""},
+      {"data.sources[].use_all_data", {}, {"false"}, ""},
+      {"data.sources[].slices", {}, {"null"}, ""},
+      {"data.sources[].random_crop",
+       {},
+       {"null"},
+       "augment: [crop:PAD] cuts windows of model.image_size"},
+      {"data.sources[].normalize", {}, {}, "write mean and std"},
+      {"parallel.prefetch",
+       {},
+       {"none", "pre", "post"},
+       ""},  // strategies that gather nothing have nothing to prefetch
+      {"parallel.limit_all_gathers", {}, {"true", "false"}, ""},
+      {"parallel.offload", {}, {"none"}, ""},
+  };
+  return table;
+}
+
+bool is_key_not_yet(const std::string& path) { return find_entry(path, false) != nullptr; }
+
+bool is_neutral(const std::string& path, const Node& value) {
+  const NotYet* entry = find_entry(path, false);
+  if (!entry || !(value.is_null() || value.is_scalar())) return false;
+  return contains(entry->neutral, value.is_null() ? "null" : value.text);
+}
+
+std::string hint_of_key(const std::string& path) {
+  const NotYet* entry = find_entry(path, false);
+  return entry && !entry->hint.empty() ? "; " + entry->hint : "";
+}
+
+std::string word_not_yet(const std::string& path, const Node& value) {
+  const NotYet* entry = find_entry(path, true);
+  if (!entry || !value.is_scalar() || !contains(entry->words, value.text)) return "";
+  return fmt::format("'{}' is not in this version", value.text);
+}
+
+}  // namespace vitrail::config

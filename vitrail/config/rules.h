@@ -1,0 +1,47 @@
+#pragma once
+/// Rules that a recipe must keep beyond the types of its fields.
+
+#include <string>
+#include <vector>
+
+#include "vitrail/config/recipe.h"
+
+namespace vitrail::config {
+
+struct Violation {
+  std::vector<std::string> keys;  // the keys it is about, the one to blame first
+  std::string text;
+  std::vector<std::string> context;  // keys that it also takes into account; not shown
+};
+
+/// Ranges, divisibility, and what fits together. Safe for any values: products are formed only
+/// inside checked ranges.
+std::vector<Violation> violations(const Recipe& recipe);
+
+/// What a recipe must hold to be trained: sources, a length, an objective.
+std::vector<Violation> training_violations(const Recipe& recipe);
+
+/// Collects violations; each function adds one line when its rule is broken.
+class RuleBook {
+ public:
+  void add(std::vector<std::string> keys, std::string text, std::vector<std::string> context = {}) {
+    found_.push_back({std::move(keys), std::move(text), std::move(context)});
+  }
+  /// Whole number within [low, high].
+  bool within(const std::string& key, int64_t value, int64_t low, int64_t high);
+  bool above(const std::string& key, double value, double low);
+  bool at_least(const std::string& key, double value, double low);
+  /// [0, 1)
+  bool rate(const std::string& key, double value);
+  std::vector<Violation> take() { return std::move(found_); }
+
+ private:
+  std::vector<Violation> found_;
+};
+
+void check_model(const Model& model, RuleBook& rules);
+/// `section` is "data" or "eval".
+void check_sources(const std::vector<Source>& sources, const std::string& section,
+                   const Model& model, RuleBook& rules);
+
+}  // namespace vitrail::config

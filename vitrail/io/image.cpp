@@ -1,0 +1,70 @@
+#include "vitrail/io/image.h"
+
+#include <algorithm>
+#include <array>
+
+#include "vitrail/core/atomic_file.h"
+#include "vitrail/core/error.h"
+#include "vitrail/io/image_codecs.h"
+
+namespace vitrail::io {
+namespace {
+
+enum class Codec { jpeg, png };
+
+bool starts_with(std::span<const std::byte> file, std::span<const unsigned char> signature) {
+  return file.size() >= signature.size() &&
+         std::equal(signature.begin(), signature.end(), file.begin(),
+                    [](unsigned char a, std::byte b) { return std::byte{a} == b; });
+}
+
+Codec detect(std::span<const std::byte> file, const std::string& name) {
+  static constexpr std::array<unsigned char, 3> kJpeg = {0xFF, 0xD8, 0xFF};
+  static constexpr std::array<unsigned char, 8> kPng = {0x89, 'P',  'N',  'G',
+                                                        '\r', '\n', 0x1A, '\n'};
+  if (starts_with(file, kJpeg)) return Codec::jpeg;
+  if (starts_with(file, kPng)) return Codec::png;
+  core::fail<core::DataError>("[data] {}: must be a JPEG or PNG image but {}", name,
+                              file.empty() ? "is empty" : "starts with other bytes");
+}
+
+}  // namespace
+
+void check_image_size(const ImageSize& size, const std::string& name, const ImageLimits& limits) {
+  const int64_t pixels = int64_t{size.width} * size.height;
+  VT_REQUIRE(DataError, size.width > 0 && size.height > 0 && pixels <= limits.max_pixels,
+             "[data] {}: must have 1 to {} pixels but got {} x {}", name, limits.max_pixels,
+             size.width, size.height);
+}
+
+void check_encodable(const Image& image) {
+  VT_CHECK(image.width > 0 && image.height > 0 && (image.channels == 1 || image.channels == 3) &&
+               image.pixels.size() == static_cast<size_t>(image.width) *
+                                          static_cast<size_t>(image.height) *
+                                          static_cast<size_t>(image.channels),
+           "[image] pixels must be height * width * (1 or 3) values but got {} for {} x {} x {}",
+           image.pixels.size(), image.height, image.width, image.channels);
+}
+
+Image decode_image(std::span<const std::byte> file, const std::string& name,
+                   const ImageLimits& limits) {
+  return detect(file, name) == Codec::jpeg ? decode_jpeg(file, name, limits)
+                                           : decode_png(file, name, limits);
+}
+
+Image read_image(const std::string& path, const ImageLimits& limits) {
+  // Read, not mapped: image folders have many small files, and maps of one process wait for each
+  // other.
+  const std::string file = core::read_file(path, limits.max_file_bytes);
+  return decode_image(std::as_bytes(std::span(file)), path, limits);
+}
+
+ImageSize image_size(std::span<const std::byte> file, const std::string& name,
+                     const ImageLimits& limits) {
+  const ImageSize size =
+      detect(file, name) == Codec::jpeg ? jpeg_size(file, name) : png_size(file, name);
+  check_image_size(size, name, limits);
+  return size;
+}
+
+}  // namespace vitrail::io

@@ -1,0 +1,26 @@
+#pragma once
+/// The two codecs behind io/image.h.
+
+#include <cstddef>
+#include <span>
+#include <string>
+
+#include "vitrail/core/error.h"
+#include "vitrail/io/image.h"
+
+namespace vitrail::io {
+
+Image decode_jpeg(std::span<const std::byte> file, const std::string& name,
+                  const ImageLimits& limits);
+ImageSize jpeg_size(std::span<const std::byte> file, const std::string& name);
+Image decode_png(std::span<const std::byte> file, const std::string& name,
+                 const ImageLimits& limits);
+ImageSize png_size(std::span<const std::byte> file, const std::string& name);
+
+/// throws  DataError unless there are pixels and not more than allowed.
+void check_image_size(const ImageSize& size, const std::string& name, const ImageLimits& limits);
+
+/// throws  Error unless the image may be encoded.
+void check_encodable(const Image& image);
+
+}  // namespace vitrail::io

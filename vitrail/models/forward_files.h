@@ -1,0 +1,28 @@
+#pragma once
+/// One numeric pass from a file to a file, for comparison with other programs (`vitrail forward`).
+
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "vitrail/config/recipe.h"
+
+namespace vitrail::models {
+
+struct ForwardFiles {
+  std::string weights;  // empty = fresh initialisation from run.seed
+  std::string from = "auto";
+  std::string input;
+  std::string output;
+  std::vector<std::string> taps;
+  bool backward = false;
+  bool train = false;  // dropouts and drop-path draw from run.seed, step 0, sample ids 0 ... B-1
+};
+
+/// Input: image fp32 [B, C, ...]; label int64 [B]; mask_noise fp32 [B, L] (mae).
+/// Output, all fp32: output; loss; mask (mae); tap/NAME; with backward grad/PARAMETER for every parameter and grad/image.
+/// throws DataError naming file and tensor for an unusable input, CheckpointError for unusable weights.
+void forward_files(const config::Recipe& recipe, const ForwardFiles& files, at::Device device, at::ScalarType dtype);
+
+}  // namespace vitrail::models

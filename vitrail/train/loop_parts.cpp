@@ -1,0 +1,158 @@
+#include "vitrail/train/loop_parts.h"
+
+#include <algorithm>
+#include <atomic>
+#include <csignal>
+#include <mutex>
+
+#include <fmt/format.h>
+
+#include "vitrail/core/text.h"
+#include "vitrail/parallel/device.h"
+#include "vitrail/train/bench_step.h"
+
+namespace vitrail::train {
+
+namespace {
+
+std::atomic<int> received_signal{0};
+
+/// What the process did on these signals before; ranks that are threads of one process share it.
+struct Handlers {
+  std::mutex mutex;
+  int users = 0;
+  struct sigaction term, user;
+} handlers;
+
+void remember_signal(int signal) { received_signal.store(signal); }
+
+}  // namespace
+
+Rows Division::rows() const {
+  Rows rows{
+      {"world", world},
+      {"mesh", mesh},
+      {"device", fmt::format("{}, {} thread{} a rank", device, threads, threads == 1 ? "" : "s")},
+      {"model", model},
+      {"parameters", fmt::format("{}; {} tokens and {:.3g} GFLOP a sample, forward and backward",
+                                 core::format_count(parameters), tokens, gflops_per_sample)}};
+  if (!weights.empty()) rows.emplace_back("weights from", weights);
+  const int64_t local = global_batch / ranks;
+  rows.emplace_back(
+      "batch", fmt::format("{} = {} ranks x {} micro-batches x {} samples", global_batch, ranks,
+                           micro_batches, local / micro_batches));
+  rows.emplace_back("precision", precision);
+  rows.emplace_back(
+      "strategy", ranks > 1 ? fmt::format("{}, {} gradient buckets", strategy, buckets) : strategy);
+  rows.emplace_back("data", fmt::format("{} training and {} held-out samples",
+                                        core::format_count(samples), core::format_count(held_out)));
+  rows.emplace_back("steps",
+                    fmt::format("{} = {:.4g} epochs of {}", core::format_count(total_steps),
+                                static_cast<double>(total_steps) /
+                                    static_cast<double>(std::max<int64_t>(1, steps_per_epoch)),
+                                core::format_count(steps_per_epoch)));
+  return rows;
+}
+
+std::string describe_model(const config::Model& options) {
+  std::string size;
+  for (int64_t side : options.image_size) size += (size.empty() ? "" : "x") + std::to_string(side);
+  std::string text =
+      fmt::format("{} {}, patch {}, width {}, depth {}, {} heads", options.kind.value, size,
+                  options.patch_size, options.embed_dim, options.depth, options.num_heads);
+  if (options.kind == "vit") return text + fmt::format(", {} classes", options.num_classes);
+  return text + fmt::format(", {:.0f} % hidden, {} decoder", 100 * options.mask_ratio,
+                            options.decoder.value);
+}
+
+Rows environment_rows(const std::string& libraries, at::Device device) {
+  Rows rows{{"device", parallel::device_name(device)},
+            {"processor", parallel::device_name(at::kCPU)},
+            {"device memory",
+             fmt::format("{:.1f} GiB", parallel::total_memory_bytes(device) / 1073741824.0)}};
+  size_t begin = 0;
+  while (begin < libraries.size()) {
+    const size_t end = std::min(libraries.find('\n', begin), libraries.size());
+    const std::string line = libraries.substr(begin, end - begin);
+    begin = end + 1;
+    const size_t gap = line.find(' ');
+    if (gap == std::string::npos) continue;
+    const size_t value = line.find_first_not_of(' ', gap);
+    if (value != std::string::npos) rows.emplace_back(line.substr(0, gap), line.substr(value));
+  }
+  return rows;
+}
+
+StepMeter::StepMeter(at::Device device, int64_t ranks, int64_t steps_per_epoch,
+                     int64_t global_batch, const models::Model& model)
+    : device_(device),
+      steps_per_epoch_(steps_per_epoch),
+      global_batch_(global_batch),
+      tokens_(model.tokens_per_sample()),
+      flops_(model.train_flops_per_sample()) {
+  const std::optional<double> peak =
+      device.is_cuda() ? peak_bf16_tflops(parallel::device_name(device)) : std::nullopt;
+  if (peak) peak_flops_ = *peak * 1e12 * static_cast<double>(ranks);
+}
+
+void StepMeter::add(const StepReport& report) {
+  ++steps_;
+  samples_ += report.samples;
+  step_ms_ += report.step_ms;
+  wait_ms_ += report.data_wait_ms;
+}
+
+StepRecord StepMeter::record(const StepReport& report) {
+  const double steps = static_cast<double>(std::max<int64_t>(1, steps_));
+  const double seconds = std::max(step_ms_ / 1000, 1e-9);
+  StepRecord record;
+  record.step = report.step + 1;
+  record.epoch = static_cast<double>(record.step) / static_cast<double>(steps_per_epoch_);
+  record.samples = record.step * global_batch_;
+  record.loss = report.loss();
+  record.lr = report.lr;
+  record.grad_norm = report.grad_norm();
+  record.step_ms = step_ms_ / steps;
+  record.data_wait_ms = wait_ms_ / steps;
+  record.images_per_second = static_cast<double>(samples_) / seconds;
+  record.tokens_per_second = record.images_per_second * static_cast<double>(tokens_);
+  record.model_tflops = record.images_per_second * flops_ / 1e12;
+  if (peak_flops_) record.mfu = record.images_per_second * flops_ / *peak_flops_;
+  record.peak_memory_gib = static_cast<double>(parallel::peak_memory_bytes(device_)) / 1073741824.0;
+  steps_ = samples_ = 0;
+  step_ms_ = wait_ms_ = 0;
+  return record;
+}
+
+StopSignal::StopSignal() {
+  const std::lock_guard lock(handlers.mutex);
+  if (handlers.users++ > 0) return;
+  received_signal.store(0);
+  struct sigaction action {};
+  action.sa_handler = remember_signal;
+  // Reads and waits go on after the handler: the step is to be finished.
+  action.sa_flags = SA_RESTART;
+  ::sigaction(SIGTERM, &action, &handlers.term);
+  ::sigaction(SIGUSR1, &action, &handlers.user);
+}
+
+StopSignal::~StopSignal() {
+  const std::lock_guard lock(handlers.mutex);
+  if (--handlers.users > 0) return;
+  ::sigaction(SIGTERM, &handlers.term, nullptr);
+  ::sigaction(SIGUSR1, &handlers.user, nullptr);
+}
+
+int StopSignal::received() const { return received_signal.load(); }
+
+int agreed_signal(const StopSignal& stop, comm::Communicator& world) {
+  return static_cast<int>(comm::max(world, stop.received()));
+}
+
+std::string signal_name(int signal) {
+  return signal == SIGTERM   ? "SIGTERM"
+         : signal == SIGUSR1 ? "SIGUSR1"
+                             : fmt::format("signal {}", signal);
+}
+
+}  // namespace vitrail::train

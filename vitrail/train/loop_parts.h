@@ -1,0 +1,68 @@
+#pragma once
+/// Small parts of the training loop: the plan in words, the meter behind log lines, signals,
+/// weights for others.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include <ATen/core/Tensor.h>
+
+#include "vitrail/comm/communicator.h"
+#include "vitrail/config/recipe.h"
+#include "vitrail/models/model.h"
+#include "vitrail/parallel/unit.h"
+#include "vitrail/train/report_html.h"
+#include "vitrail/train/sinks.h"
+#include "vitrail/train/step.h"
+
+namespace vitrail::train {
+
+/// How a run is divided: printed once, shown in the report.
+struct Division {
+  std::string world, mesh, device, strategy, precision, model, weights;
+  int64_t threads = 1, buckets = 0;
+  int64_t global_batch = 0, ranks = 1, micro_batches = 1;
+  int64_t samples = 0, held_out = 0, steps_per_epoch = 0, total_steps = 0;
+  int64_t parameters = 0, tokens = 0;
+  double gflops_per_sample = 0;
+  Rows rows() const;
+};
+
+/// "vit 8x8, patch 2, width 64, depth 4, 4 heads, 10 classes"
+std::string describe_model(const config::Model& options);
+/// Libraries ("name  version" a line), host and device.
+Rows environment_rows(const std::string& libraries, at::Device device);
+
+/// Gathers steps into the means of the next log line.
+class StepMeter {
+ public:
+  StepMeter(at::Device device, int64_t ranks, int64_t steps_per_epoch, int64_t global_batch,
+            const models::Model& model);
+  void add(const StepReport& report);
+  /// The line of the step just added; starts the next interval.
+  StepRecord record(const StepReport& report);
+
+ private:
+  at::Device device_;
+  int64_t steps_per_epoch_, global_batch_, tokens_;
+  double flops_;
+  std::optional<double> peak_flops_;  // of all ranks
+  int64_t steps_ = 0, samples_ = 0;
+  double step_ms_ = 0, wait_ms_ = 0;
+};
+
+/// While it lives, SIGTERM and SIGUSR1 are remembered instead of ending the process.
+class StopSignal {
+ public:
+  StopSignal();
+  ~StopSignal();
+  StopSignal(const StopSignal&) = delete;
+  StopSignal& operator=(const StopSignal&) = delete;
+  int received() const;
+};
+/// The signal that any rank received, the same on every rank; 0 = none.
+int agreed_signal(const StopSignal& stop, comm::Communicator& world);
+std::string signal_name(int signal);
+
+}  // namespace vitrail::train

@@ -1,0 +1,196 @@
+#include "vitrail/train/predict.h"
+
+#include <algorithm>
+#include <cctype>
+#include <filesystem>
+#include <vector>
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/topk.h>
+#include <c10/core/GradMode.h>
+
+#include "vitrail/core/atomic_file.h"
+#include "vitrail/core/error.h"
+#include "vitrail/data/reader.h"
+#include "vitrail/data/transform.h"
+#include "vitrail/io/image.h"
+#include "vitrail/models/model.h"
+#include "vitrail/parallel/device.h"
+#include "vitrail/parallel/unit.h"
+#include "vitrail/train/assembly.h"
+#include "vitrail/train/pictures.h"
+
+namespace vitrail::train {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kBatch = 64;
+
+bool is_image(const fs::path& path) {
+  std::string extension = path.extension().string();
+  std::transform(extension.begin(), extension.end(), extension.begin(),
+                 [](unsigned char letter) { return static_cast<char>(std::tolower(letter)); });
+  return extension == ".jpg" || extension == ".jpeg" || extension == ".png";
+}
+
+/// The file itself, or every image below a folder, sorted.
+std::vector<std::string> list_input(const std::string& input) {
+  std::error_code error;
+  if (fs::is_regular_file(input, error)) return {input};
+  VT_REQUIRE(DataError, fs::is_directory(input, error),
+             "[predict] {}: there is no such file or folder; check --input", input);
+  std::vector<std::string> files;
+  for (fs::recursive_directory_iterator entry(input, error), end; !error && entry != end;
+       entry.increment(error))
+    if (entry->is_regular_file() && is_image(entry->path()))
+      files.push_back(entry->path().string());
+  VT_REQUIRE(DataError, !error, "[predict] {}: cannot list the folder: {}", input, error.message());
+  VT_REQUIRE(DataError, !files.empty(), "[predict] {}: holds no .jpg, .jpeg or .png file", input);
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+/// The names of the source that the model was trained on, if it is there and has any.
+std::vector<std::string> class_names(const config::Recipe& recipe) {
+  try {
+    if (!recipe.data.sources.empty())
+      return data::open_reader(recipe.data.sources.front(), recipe.model)->class_names();
+  } catch (const core::Error&) {  // the training data need not be on the machine that predicts
+  }
+  return {};
+}
+
+/// Decoded, resized and normalised as the first source of the recipe says.
+class FileBatches {
+ public:
+  FileBatches(const config::Recipe& recipe, const config::Source& source)
+      : transform_(source, recipe.model, /*training=*/false, /*raw=*/false), model_(recipe.model) {}
+
+  data::Batch read(const std::vector<std::string>& files, int64_t first, int64_t count) const {
+    std::vector<int64_t> shape{count, model_.in_channels};
+    shape.insert(shape.end(), model_.image_size.begin(), model_.image_size.end());
+    data::Batch batch;
+    batch.image = at::empty(shape, at::kFloat);
+    batch.sample_ids = at::arange(first, first + count, at::kLong);
+    float* out = batch.image.mutable_data_ptr<float>();
+    for (int64_t i = 0; i < count; ++i) {
+      io::Image image = io::read_image(files[first + i]);
+      data::Pixels pixels;
+      pixels.sides = {image.height, image.width};
+      pixels.channels = image.channels;
+      pixels.values = std::move(image.pixels);
+      transform_.apply(std::move(pixels), {}, files[first + i],
+                       out + i * transform_.values_per_sample());
+    }
+    return batch;
+  }
+
+ private:
+  data::Transform transform_;
+  const config::Model& model_;
+};
+
+/// RFC 4180.
+std::string csv_field(const std::string& text) {
+  if (text.find_first_of(",\"\n\r") == std::string::npos) return text;
+  std::string out = "\"";
+  for (char c : text) out += c == '"' ? std::string("\"\"") : std::string(1, c);
+  return out + "\"";
+}
+
+std::string name_of(const std::vector<std::string>& names, int64_t label) {
+  return label < static_cast<int64_t>(names.size()) ? csv_field(names[label])
+                                                    : std::to_string(label);
+}
+
+std::string csv_heading(int64_t columns) {
+  std::string text = "file,class,name,probability";
+  for (int64_t k = 1; k <= columns; ++k)
+    text += fmt::format(",class_{0},name_{0},probability_{0}", k);
+  return text + '\n';
+}
+
+void add_rows(std::string& csv, const std::vector<std::string>& files, int64_t first,
+              const at::Tensor& logits, int64_t columns, const std::vector<std::string>& names) {
+  const auto [shares, classes] =
+      at::topk(at::softmax(logits.to(at::kCPU, at::kFloat), 1), columns, 1);
+  for (int64_t i = 0; i < logits.size(0); ++i) {
+    std::string best, row;
+    for (int64_t k = 0; k < columns; ++k) {
+      const int64_t label = classes[i][k].item<int64_t>();
+      const std::string cells =
+          fmt::format(",{},{},{:.6f}", label, name_of(names, label), shares[i][k].item<float>());
+      if (k == 0) best = cells;
+      row += cells;
+    }
+    csv += csv_field(files[first + i]) + best + row + '\n';
+  }
+}
+
+void write_pictures(const std::string& folder, const std::string& file, int64_t index,
+                    const MaskedPictures& pictures) {
+  const char* parts[] = {"original", "masked", "reconstruction", "pasted"};
+  const std::vector<at::Tensor> all = pictures.all();
+  for (size_t k = 0; k < all.size(); ++k) {
+    // Files of one name from several folders stay apart by their number.
+    const fs::path path = fs::path(folder) / fmt::format("{:05}-{}-{}.png", index,
+                                                         fs::path(file).stem().string(), parts[k]);
+    core::write_file_atomic(path.string(), png_bytes(all[k]));
+  }
+}
+
+/// The source whose size and normalisation apply to the files.
+config::Source input_source(const config::Recipe& recipe) {
+  if (!recipe.eval.sources.empty()) return recipe.eval.sources.front();
+  return recipe.data.sources.empty() ? config::Source{} : recipe.data.sources.front();
+}
+
+}  // namespace
+
+int64_t predict_files(const config::ResolvedRecipe& resolved, const PredictOptions& options) {
+  const c10::NoGradGuard no_grad;
+  const config::Recipe& recipe = resolved.recipe;
+  const bool classifies = recipe.model.kind == "vit";
+  VT_REQUIRE(ConfigError, recipe.model.image_size.size() == 2,
+             "[predict] image files have 2 sides but model.image_size has {}",
+             recipe.model.image_size.size());
+  const std::vector<std::string> files = list_input(options.input);
+  const config::Source source = input_source(recipe);
+  const FileBatches batches(recipe, source);
+  const at::Device device = choose_device(recipe.run, options.launch);
+  set_threads(recipe.run, options.launch);
+  const auto model = models::make_model(recipe.model, static_cast<uint64_t>(recipe.run.seed));
+  models::configure(*model, recipe.train);
+  load_weights(*model, recipe, options.weights);
+  parallel::UnitSet units(*model, device, compute_dtype(recipe.train));
+
+  const int64_t columns = std::min<int64_t>(5, recipe.model.num_classes);
+  const std::vector<std::string> names =
+      classifies ? class_names(recipe) : std::vector<std::string>{};
+  std::string csv = csv_heading(columns);
+  if (!classifies) core::make_directories(options.output);
+  const auto total = static_cast<int64_t>(files.size());
+  for (int64_t first = 0; first < total; first += kBatch) {
+    const data::Batch batch =
+        on_device(batches.read(files, first, std::min(kBatch, total - first)), device);
+    const models::Output output =
+        model->forward(batch, {static_cast<uint64_t>(recipe.run.seed), 0, batch.sample_ids, false});
+    if (classifies) {
+      add_rows(csv, files, first, output.output, columns, names);
+      continue;
+    }
+    for (int64_t i = 0; i < batch.size(); ++i)
+      write_pictures(
+          options.output, files[first + i], first + i,
+          masked_pictures(batch.image[i].cpu(), output.output[i].to(at::kCPU, at::kFloat),
+                          output.mask[i].cpu(), recipe.model, source));
+  }
+  if (classifies) core::write_file_atomic(options.output, csv);
+  return total;
+}
+
+}  // namespace vitrail::train

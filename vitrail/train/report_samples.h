@@ -1,0 +1,14 @@
+#pragma once
+/// Samples of the last evaluation as pictures for the report.
+
+#include "vitrail/config/recipe.h"
+#include "vitrail/train/evaluate.h"
+#include "vitrail/train/report_data.h"
+
+namespace vitrail::train {
+
+/// Adds verdicts (vit: wrong ones first) or reconstructions (mae) from result.examples.
+void add_examples(const SplitResult& result, const config::Source& source,
+                  const config::Model& model, ReportData& data);
+
+}  // namespace vitrail::train
