@@ -39,7 +39,8 @@ TEST(Collectives, LargeAllReduceIsCutIntoPiecesWithTheSameBits) {
   run_thread_group(3, [&](Communicator& group) {
     std::vector<float> values(static_cast<size_t>(count));
     for (int64_t i = 0; i < count; ++i)
-      values[static_cast<size_t>(i)] = static_cast<float>(test::element(DType::f32, group.rank(), i));
+      values[static_cast<size_t>(i)] =
+          static_cast<float>(test::element(DType::f32, group.rank(), i));
     group.all_reduce({values.data(), count, DType::f32}, Reduce::sum).wait();
     for (int64_t i = 0; i < count; i += 997)
       ASSERT_EQ(values[static_cast<size_t>(i)],
@@ -96,7 +97,9 @@ TEST(Collectives, OverlapWithTheCaller) {
     if (group.rank() == 1) std::this_thread::sleep_for(std::chrono::milliseconds(200));
     std::vector<float> values(1'000'000, 1.0f);
     Work work;
-    const double started = seconds_of([&] { work = group.all_reduce({values.data(), 1'000'000, DType::f32}, Reduce::sum); });
+    const double started = seconds_of([&] {
+      work = group.all_reduce({values.data(), 1'000'000, DType::f32}, Reduce::sum);
+    });
     EXPECT_LT(started, 0.1);
     work.wait();
     EXPECT_EQ(values[777], 2.0f);
@@ -111,7 +114,9 @@ TEST(Helpers, SumMaxAgreeAndStrings) {
     EXPECT_TRUE(all_agree(group, true));
     EXPECT_FALSE(all_agree(group, rank != 2));
     const std::string long_one(1000, 'x');
-    EXPECT_THAT(gather_strings(group, rank == 1 ? "" : rank == 2 ? long_one : std::string("a\0b", 3)),
+    EXPECT_THAT(gather_strings(group, rank == 1   ? ""
+                                      : rank == 2 ? long_one
+                                                  : std::string("a\0b", 3)),
                 testing::ElementsAre(std::string("a\0b", 3), "", long_one));
   });
 }
@@ -131,10 +136,12 @@ TEST(Mismatch, OfCountsIsNamedOnEveryRank) {
   run_thread_group(3, [](Communicator& group) {
     std::vector<float> values(8);
     const int64_t count = group.rank() == 1 ? 7 : 8;
-    const std::string message =
-        message_of([&] { group.all_reduce({values.data(), count, DType::f32}, Reduce::sum).wait(); });
-    EXPECT_THAT(message, AllOf(HasSubstr("all_reduce (sum) of 7 x f32"), HasSubstr("all_reduce (sum) of 8 x f32"),
-                               HasSubstr("rank 1"), HasSubstr("group world")));
+    const std::string message = message_of([&] {
+      group.all_reduce({values.data(), count, DType::f32}, Reduce::sum).wait();
+    });
+    EXPECT_THAT(message, AllOf(HasSubstr("all_reduce (sum) of 7 x f32"),
+                               HasSubstr("all_reduce (sum) of 8 x f32"), HasSubstr("rank 1"),
+                               HasSubstr("group world")));
     EXPECT_THAT(group.flight_record(), HasSubstr("#0 all_reduce"));
     EXPECT_THAT(group.flight_record(), HasSubstr("failed"));
     EXPECT_THROW(group.barrier(), CommError) << "a failed group stays failed";
@@ -146,8 +153,9 @@ TEST(Mismatch, OfOperationTypeRootAndCollective) {
     std::string message;
     run_thread_group(2, [&](Communicator& group) {
       std::vector<double> values(600);
-      const std::string mine =
-          message_of([&] { call(group, {values.data(), 600, DType::f32}, group.rank() == 0); });
+      const std::string mine = message_of([&] {
+        call(group, {values.data(), 600, DType::f32}, group.rank() == 0);
+      });
       if (group.rank() == 0) message = mine;
     });
     return message;
@@ -160,16 +168,22 @@ TEST(Mismatch, OfOperationTypeRootAndCollective) {
                 group.broadcast({buffer.data, 600, first ? DType::f32 : DType::f64}, 0).wait();
               }),
               AllOf(HasSubstr("600 x f32"), HasSubstr("600 x f64")));
-  EXPECT_THAT(run([](Communicator& group, Buffer buffer, bool first) { group.broadcast(buffer, first ? 0 : 1).wait(); }),
+  EXPECT_THAT(run([](Communicator& group, Buffer buffer, bool first) {
+                group.broadcast(buffer, first ? 0 : 1).wait();
+              }),
               AllOf(HasSubstr("broadcast from rank 0"), HasSubstr("broadcast from rank 1")));
   EXPECT_THAT(run([](Communicator& group, Buffer buffer, bool first) {
-                if (first) group.barrier();
-                else group.all_reduce(buffer, Reduce::sum).wait();
+                if (first)
+                  group.barrier();
+                else
+                  group.all_reduce(buffer, Reduce::sum).wait();
               }),
               AllOf(HasSubstr("calls barrier"), HasSubstr("all_reduce (sum) of 600 x f32")));
   EXPECT_THAT(run([](Communicator& group, Buffer buffer, bool first) {
-                if (first) group.receive({buffer.data, 500, DType::f32}, 1).wait();
-                else group.send(buffer, 0).wait();
+                if (first)
+                  group.receive({buffer.data, 500, DType::f32}, 1).wait();
+                else
+                  group.send(buffer, 0).wait();
               }),
               AllOf(HasSubstr("receive"), HasSubstr("500 x f32"), HasSubstr("send of 600 x f32")));
 }
@@ -179,18 +193,32 @@ TEST(Misuse, IsRefusedBeforeAnythingMoves) {
   run_thread_group(2, [](Communicator& pair) {
     std::vector<float> values(8);
     const Buffer four{values.data(), 4, DType::f32}, eight{values.data(), 8, DType::f32};
-    EXPECT_THAT([&] { pair.all_gather(four, four); }, ThrowsMessage<CommError>(HasSubstr("2 ranks x 4 elements but holds 4")));
-    EXPECT_THAT([&] { pair.reduce_scatter(four, four, Reduce::sum); }, ThrowsMessage<CommError>(HasSubstr("reduce_scatter")));
-    EXPECT_THAT([&] { pair.all_to_all(eight, eight); }, ThrowsMessage<CommError>(HasSubstr("same memory")));
-    EXPECT_THAT([&] { pair.broadcast(eight, 2); }, ThrowsMessage<CommError>(HasSubstr("0 ... 1 but is 2")));
-    EXPECT_THAT([&] { pair.send(eight, pair.rank()); }, ThrowsMessage<CommError>(HasSubstr("own peer")));
+    EXPECT_THAT([&] { pair.all_gather(four, four); },
+                ThrowsMessage<CommError>(HasSubstr("2 ranks x 4 elements but holds 4")));
+    EXPECT_THAT([&] { pair.reduce_scatter(four, four, Reduce::sum); },
+                ThrowsMessage<CommError>(HasSubstr("reduce_scatter")));
+    EXPECT_THAT([&] { pair.all_to_all(eight, eight); },
+                ThrowsMessage<CommError>(HasSubstr("same memory")));
+    EXPECT_THAT([&] { pair.broadcast(eight, 2); },
+                ThrowsMessage<CommError>(HasSubstr("0 ... 1 but is 2")));
+    EXPECT_THAT([&] { pair.send(eight, pair.rank()); },
+                ThrowsMessage<CommError>(HasSubstr("own peer")));
     EXPECT_THAT([&] { pair.split(-1, 0); }, ThrowsMessage<CommError>(HasSubstr("color")));
-    EXPECT_THAT([&] { pair.all_reduce({values.data(), 2, DType::i64}, Reduce::average); },
-                ThrowsMessage<CommError>(HasSubstr("average needs a floating-point type but got i64")));
-    EXPECT_THAT([&] { pair.all_reduce({values.data(), 2, DType::boolean}, Reduce::max); },
-                ThrowsMessage<CommError>(HasSubstr("but got bool")));
-    EXPECT_THAT([&] { pair.all_reduce({nullptr, 2, DType::f32}, Reduce::max); },
-                ThrowsMessage<CommError>(HasSubstr("memory behind it")));
+    EXPECT_THAT(
+        [&] {
+          pair.all_reduce({values.data(), 2, DType::i64}, Reduce::average);
+        },
+        ThrowsMessage<CommError>(HasSubstr("average needs a floating-point type but got i64")));
+    EXPECT_THAT(
+        [&] {
+          pair.all_reduce({values.data(), 2, DType::boolean}, Reduce::max);
+        },
+        ThrowsMessage<CommError>(HasSubstr("but got bool")));
+    EXPECT_THAT(
+        [&] {
+          pair.all_reduce({nullptr, 2, DType::f32}, Reduce::max);
+        },
+        ThrowsMessage<CommError>(HasSubstr("memory behind it")));
     pair.barrier();  // nothing above broke the group
   });
 }
@@ -207,7 +235,8 @@ TEST(Abort, WakesAllThatWaitAndLaterCallsThrow) {
       } else {
         float value = 0;
         Communicator& waiting = group.rank() == 2 ? *half : group;  // one waits in a smaller group
-        EXPECT_THROW(waiting.all_reduce({&value, 1, DType::f32}, Reduce::sum).wait(), CommError) << group.rank();
+        EXPECT_THROW(waiting.all_reduce({&value, 1, DType::f32}, Reduce::sum).wait(), CommError)
+            << group.rank();
       }
       EXPECT_THROW(group.barrier(), CommError);
       EXPECT_THROW(half->barrier(), CommError);
@@ -231,12 +260,13 @@ TEST(Abort, OfARankThatThrowsReachesTheOthersAndItsErrorWins) {
 }
 
 TEST(Abort, OfARankThatLeavesIsNoticed) {
-  EXPECT_THAT(([] {
-                run_thread_group(3, [](Communicator& group) {
-                  if (group.rank() != 1) group.barrier();
-                });
-              }),
-              ThrowsMessage<CommError>(AllOf(HasSubstr("rank 1 has left"), HasSubstr("barrier #0"))));
+  EXPECT_THAT(
+      ([] {
+        run_thread_group(3, [](Communicator& group) {
+          if (group.rank() != 1) group.barrier();
+        });
+      }),
+      ThrowsMessage<CommError>(AllOf(HasSubstr("rank 1 has left"), HasSubstr("barrier #0"))));
 }
 
 TEST(Watchdog, NamesTheCollectiveTheMissingRankAndTheRecord) {
@@ -246,18 +276,21 @@ TEST(Watchdog, NamesTheCollectiveTheMissingRankAndTheRecord) {
     group.barrier();
     if (group.rank() == 2) std::this_thread::sleep_for(std::chrono::milliseconds(900));
     std::vector<float> values(500);
-    const std::string mine = message_of([&] { group.all_reduce({values.data(), 500, DType::f32}, Reduce::sum).wait(); });
+    const std::string mine = message_of([&] {
+      group.all_reduce({values.data(), 500, DType::f32}, Reduce::sum).wait();
+    });
     if (group.rank() == 0) message = mine;
   });
   unsetenv("VITRAIL_COMM_TIMEOUT_S");
   EXPECT_THAT(message, AllOf(HasSubstr("rank 0 waited 0.5 s"), HasSubstr("for rank 2, which"),
-                             HasSubstr("in all_reduce #1 of 500 x f32 on group world"), HasSubstr("#0 barrier"),
-                             HasSubstr("running")));
+                             HasSubstr("in all_reduce #1 of 500 x f32 on group world"),
+                             HasSubstr("#0 barrier"), HasSubstr("running")));
 }
 
 TEST(Watchdog, RefusesATimeoutThatIsNoNumber) {
   setenv("VITRAIL_COMM_TIMEOUT_S", "soon", 1);
-  EXPECT_THAT([] { run_thread_group(2, [](Communicator&) {}); }, ThrowsMessage<CommError>(HasSubstr("'soon'")));
+  EXPECT_THAT([] { run_thread_group(2, [](Communicator&) {}); },
+              ThrowsMessage<CommError>(HasSubstr("'soon'")));
   unsetenv("VITRAIL_COMM_TIMEOUT_S");
 }
 
@@ -277,10 +310,14 @@ TEST(Half, RoundTripsEveryBf16AndF16) {
   for (int bits = 0; bits < 65536; ++bits) {
     const auto half = static_cast<uint16_t>(bits);
     const float brain = from_bf16(half), small = from_f16(half);
-    if (std::isnan(brain)) EXPECT_TRUE(std::isnan(from_bf16(to_bf16(brain))));
-    else EXPECT_EQ(to_bf16(brain), half);
-    if (std::isnan(small)) EXPECT_TRUE(std::isnan(from_f16(to_f16(small))));
-    else EXPECT_EQ(to_f16(small), half) << bits;
+    if (std::isnan(brain))
+      EXPECT_TRUE(std::isnan(from_bf16(to_bf16(brain))));
+    else
+      EXPECT_EQ(to_bf16(brain), half);
+    if (std::isnan(small))
+      EXPECT_TRUE(std::isnan(from_f16(to_f16(small))));
+    else
+      EXPECT_EQ(to_f16(small), half) << bits;
   }
 }
 

@@ -78,7 +78,8 @@ logging: {every_steps: 10, tensorboard: true, html: true}
 }
 
 TEST(Recipe, ModelAloneNeedsNoTrainingKeysUntilItIsTrained) {
-  const Recipe recipe = parse("model: {depth: 2}\n", {"train.precision=fp32", "train.engine=autograd"});
+  const Recipe recipe =
+      parse("model: {depth: 2}\n", {"train.precision=fp32", "train.engine=autograd"});
   EXPECT_THAT([&] { require_training(recipe); },
               ::testing::ThrowsMessage<core::ConfigError>(
                   "[config] data.sources must hold at least one source to train from but is empty\n"
@@ -116,13 +117,14 @@ TEST(Recipe, ShortFormsOfASourceAreExpanded) {
   EXPECT_THAT(recipe.data.sources[0].split, ElementsAre(0.25, 0.5));
   EXPECT_THAT(recipe.data.sources[0].mean, ElementsAre(0.1));
   EXPECT_THAT(recipe.data.sources[0].std, ElementsAre(0.2));
-  EXPECT_THAT(parse(kDigits, {"data.sources[0].split={start: 0.25}"}).data.sources[0].split, ElementsAre(0.25, 1));
+  EXPECT_THAT(parse(kDigits, {"data.sources[0].split={start: 0.25}"}).data.sources[0].split,
+              ElementsAre(0.25, 1));
 }
 
 TEST(Overrides, ReplaceValuesAndCarryTheirOrigin) {
-  const ResolvedRecipe resolved =
-      parse_recipe(kDigits, "recipe.yaml",
-                   {"model.depth=6", "model.image_size=[16, 16]", "train.optimizer.lr=3e-4", "run.name=a=b"});
+  const ResolvedRecipe resolved = parse_recipe(
+      kDigits, "recipe.yaml",
+      {"model.depth=6", "model.image_size=[16, 16]", "train.optimizer.lr=3e-4", "run.name=a=b"});
   EXPECT_EQ(resolved.recipe.model.depth, 6);
   EXPECT_THAT(resolved.recipe.model.image_size, ElementsAre(16, 16));
   EXPECT_EQ(resolved.recipe.train.optimizer.lr, 3e-4);
@@ -134,12 +136,15 @@ TEST(Overrides, ReplaceValuesAndCarryTheirOrigin) {
   EXPECT_EQ(origin_of(resolved, "logging.html"), "default");
 }
 
-TEST(Overrides, LaterOnesWin) { EXPECT_EQ(parse(kDigits, {"model.depth=6", "model.depth=7"}).model.depth, 7); }
+TEST(Overrides, LaterOnesWin) {
+  EXPECT_EQ(parse(kDigits, {"model.depth=6", "model.depth=7"}).model.depth, 7);
+}
 
 TEST(Overrides, ReachIntoListsAndAppendOnePastTheEnd) {
-  const Recipe recipe = parse(kDigits, {"data.sources[0].root=x", "data.sources[1].reader=random",
-                                        "data.sources[1].weight=2", "eval.sources[0]={reader: random}",
-                                        "data.sources[0].augment[0]=flip"});
+  const Recipe recipe =
+      parse(kDigits,
+            {"data.sources[0].root=x", "data.sources[1].reader=random", "data.sources[1].weight=2",
+             "eval.sources[0]={reader: random}", "data.sources[0].augment[0]=flip"});
   ASSERT_EQ(recipe.data.sources.size(), 2u);
   EXPECT_EQ(recipe.data.sources[0].root, "x");
   EXPECT_EQ(recipe.data.sources[1].reader.value, "random");
@@ -149,7 +154,15 @@ TEST(Overrides, ReachIntoListsAndAppendOnePastTheEnd) {
 }
 
 TEST(Overrides, AnIndexIntoADefaultListChangesThatElementAlone) {
-  EXPECT_THAT(parse(kDigits, {"train.optimizer.betas[1]=0.95"}).train.optimizer.betas, ElementsAre(0.9, 0.95));
+  EXPECT_THAT(parse(kDigits, {"train.optimizer.betas[1]=0.95"}).train.optimizer.betas,
+              ElementsAre(0.9, 0.95));
+}
+
+TEST(Overrides, LengthOnTheCommandLineReplacesTheOtherLengthOfTheFile) {
+  const ResolvedRecipe resolved = parse_recipe(kDigits, "recipe.yaml", {"train.steps=5"});
+  EXPECT_EQ(resolved.recipe.train.steps, 5);
+  EXPECT_FALSE(resolved.recipe.train.epochs);
+  EXPECT_EQ(origin_of(resolved, "train.epochs"), "replaced by command line: train.steps=5");
 }
 
 TEST(Overrides, NullAndEmptyValues) {
@@ -171,8 +184,10 @@ TEST(Presets, FillOnlyWhatTheRecipeDoesNotGive) {
 /// Parameters without head: arXiv:2404.11706's table, and timm's for the smaller ones.
 double millions(const Model& m) {
   const auto width = static_cast<double>(m.embed_dim);
-  const double hidden = m.mlp_hidden_dim ? static_cast<double>(*m.mlp_hidden_dim) : width * m.mlp_ratio;
-  const double block = 4 * width * width + 4 * width + 2 * width * hidden + hidden + width + 4 * width;
+  const double hidden =
+      m.mlp_hidden_dim ? static_cast<double>(*m.mlp_hidden_dim) : width * m.mlp_ratio;
+  const double block =
+      4 * width * width + 4 * width + 2 * width * hidden + hidden + width + 4 * width;
   const double ends = static_cast<double>(m.patch_values()) * width + width + width +
                       static_cast<double>(m.num_patches() + 1) * width + 2 * width;
   return (static_cast<double>(m.depth) * block + ends) / 1e6;
@@ -180,12 +195,15 @@ double millions(const Model& m) {
 
 TEST(Presets, HaveTheParameterCountsOfTheirSources) {
   const std::vector<std::pair<std::string, double>> expected{
-      {"vit_tiny", 5.52},        {"vit_small", 21.67}, {"vit_base", 85.80}, {"vit_large", 303.30},
-      {"vit_huge", 630.77},      {"vit_1b", 907.91},   {"vit_3b", 3048.63}, {"vit_5b_printed", 3805.42},
-      {"vit_5b_actual", 5333.0}, {"vit_15b", 14638.75}};
+      {"vit_tiny", 5.52},    {"vit_small", 21.67},        {"vit_base", 85.80},
+      {"vit_large", 303.30}, {"vit_huge", 630.77},        {"vit_1b", 907.91},
+      {"vit_3b", 3048.63},   {"vit_5b_printed", 3805.42}, {"vit_5b_actual", 5333.0},
+      {"vit_15b", 14638.75}};
   for (const auto& [name, count] : expected) {
-    const double relative = count > 5000 && count < 5400 ? 1e-3 : 1e-2 / count;  // as many digits as the source prints
-    EXPECT_NEAR(millions(parse("model: {preset: " + name + "}").model), count, relative * count) << name;
+    const double relative =
+        count > 5000 && count < 5400 ? 1e-3 : 1e-2 / count;  // as many digits as the source prints
+    EXPECT_NEAR(millions(parse("model: {preset: " + name + "}").model), count, relative * count)
+        << name;
   }
 }
 
@@ -211,8 +229,10 @@ TEST(Recipe, ProblemsOfARecipeBuiltInCodeHaveNoPlace) {
   Recipe recipe;
   EXPECT_TRUE(problems(recipe).empty());
   recipe.model.num_heads = 10;
-  EXPECT_THAT(problems(recipe),
-              ElementsAre("[config] model.embed_dim must be a multiple of model.num_heads but got 768 and 10"));
+  EXPECT_THAT(
+      problems(recipe),
+      ElementsAre(
+          "[config] model.embed_dim must be a multiple of model.num_heads but got 768 and 10"));
 }
 
 }  // namespace

@@ -17,13 +17,13 @@ using testing::samples;
 constexpr int64_t kGlobalBatch = 24;
 constexpr double kTinyBucketMib = 0.02;  // several buckets even for the smallest models
 
-struct Run {
+struct Result {
   at::Tensor gradient;
   int64_t buckets = 0, early = 0;
 };
 
 /// One backward of this rank's share of the global batch, in micro-batches.
-Run gradients_of(comm::Communicator& group, const config::Model& options, int64_t micro_batches,
+Result gradients_of(comm::Communicator& group, const config::Model& options, int64_t micro_batches,
                  at::ScalarType dtype = at::kFloat) {
   const auto model = models::make_model(options, 1);
   UnitSet units(*model, at::kCPU, dtype);
@@ -48,14 +48,14 @@ class Reducer : public ::testing::TestWithParam<const char*> {
 };
 
 TEST_P(Reducer, ManyRanksAndMicroBatchesGiveTheGradientOfOneRank) {
-  const Run one = gradients_of(*comm::self_communicator(), options(), 1);
+  const Result one = gradients_of(*comm::self_communicator(), options(), 1);
   EXPECT_EQ(one.early, 0);
   double worst = 0;
   for (const int ranks : {1, 2, 3, 4})
     for (const int64_t micro_batches : {1, 2}) {
       std::mutex mutex;
       comm::run_thread_group(ranks, [&](comm::Communicator& group) {
-        const Run run = gradients_of(group, options(), micro_batches);
+        const Result run = gradients_of(group, options(), micro_batches);
         const std::lock_guard lock(mutex);
         worst = std::max(worst, testing::relative_difference(run.gradient, one.gradient));
         if (ranks == 1) return;
@@ -64,7 +64,7 @@ TEST_P(Reducer, ManyRanksAndMicroBatchesGiveTheGradientOfOneRank) {
         EXPECT_GE(run.early, run.buckets - 1);
       });
     }
-  // Sums of 24 samples in another order: worst seen 4e-7 of the largest gradient.
+  // Sums of 24 samples in another order: worst seen 2.7e-7 of the largest gradient.
   std::printf("worst relative difference %.2g (allowed 1e-6)\n", worst);
   EXPECT_LE(worst, 1e-6);
 }
@@ -79,14 +79,14 @@ TEST_P(Reducer, EveryRankHoldsTheSameBits) {
 }
 
 TEST_P(Reducer, Bf16GradientsAreReducedInFp32) {
-  const Run one = gradients_of(*comm::self_communicator(), options(), 1);
+  const Result one = gradients_of(*comm::self_communicator(), options(), 1);
   comm::run_thread_group(2, [&](comm::Communicator& group) {
-    const Run run = gradients_of(group, options(), 2, at::kBFloat16);
+    const Result run = gradients_of(group, options(), 2, at::kBFloat16);
     EXPECT_EQ(run.gradient.scalar_type(), at::kFloat);
-    // bf16 keeps 8 bits: 4e-3 a rounding, several roundings deep; worst seen 2e-2.
+    // bf16 keeps 8 bits: 4e-3 a rounding, several roundings deep; worst seen 8e-3.
     const double difference = testing::relative_difference(run.gradient, one.gradient);
-    std::printf("relative difference %.2g (allowed 6e-2)\n", difference);
-    EXPECT_LE(difference, 6e-2);
+    std::printf("relative difference %.2g (allowed 3e-2)\n", difference);
+    EXPECT_LE(difference, 3e-2);
   });
 }
 

@@ -181,7 +181,7 @@ TEST(CheckpointCrash, AProcessMayBeKilledAtAnyMoment) {
   const TemporaryFolder folder;
   int64_t acknowledged = 0;
   int saves = 0;
-  constexpr int kKills = 60;
+  constexpr unsigned kKills = 60;
   std::set<int64_t> resumed;
   for (uint32_t kill = 0; kill < kKills; ++kill) {
     int channel[2];
@@ -196,18 +196,23 @@ TEST(CheckpointCrash, AProcessMayBeKilledAtAnyMoment) {
           step += 2;
           writer.save(sample_state(static_cast<uint64_t>(step)), sample_info(step));
           const int64_t done = writer.last().step;
-          if (group.rank() == 0 && ::write(channel[1], &done, sizeof done) < 0) ::_exit(1);
+          if (done > 0 && group.rank() == 0 && ::write(channel[1], &done, sizeof done) < 0)
+            ::_exit(1);
         }
       });
       ::_exit(1);
     }
     ::close(channel[1]);
-    std::this_thread::sleep_for(std::chrono::microseconds(5000 + core::draw({7}, kill, 0) % 40000));
+    // Half of the kills come while it starts, half once it has saved again.
+    int64_t done = 0;
+    if (kill % 2 == 1 && ::read(channel[0], &done, sizeof done) == sizeof done)
+      acknowledged = std::max(acknowledged, done);
+    std::this_thread::sleep_for(std::chrono::microseconds(core::draw({7}, kill, 0) % 40000));
     ::kill(child, SIGKILL);
     int status = 0;
     ::waitpid(child, &status, 0);
     ASSERT_TRUE(WIFSIGNALED(status)) << "the child ended by itself, status " << status;
-    for (int64_t done = 0; ::read(channel[0], &done, sizeof done) == sizeof done; ++saves)
+    for (; ::read(channel[0], &done, sizeof done) == sizeof done; ++saves)
       acknowledged = std::max(acknowledged, done);
     ::close(channel[0]);
     if (acknowledged > 0) expect_survives(folder.path(), acknowledged);
@@ -215,7 +220,7 @@ TEST(CheckpointCrash, AProcessMayBeKilledAtAnyMoment) {
   }
   fmt::print("{} kills, {} saves, last acknowledged step {}, {} different restart points\n", kKills,
              saves, acknowledged, resumed.size());
-  EXPECT_GT(resumed.size(), 20u);
+  EXPECT_GT(resumed.size(), kKills / 3);
 }
 
 }  // namespace

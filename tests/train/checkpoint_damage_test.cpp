@@ -22,14 +22,13 @@ class CheckpointDamage : public ::testing::Test {
 TEST_F(CheckpointDamage, EveryFlippedByteIsFound) {
   int64_t flips = 0;
   for (const std::string& file : names_in(folder_ / "step-00000001")) {
-    const std::string original = read_bytes(path(file));
-    for (size_t offset = 0; offset < original.size(); ++offset, ++flips) {
-      std::string damaged = original;
-      damaged[offset] = static_cast<char>(damaged[offset] ^ (1 << (offset % 8)));
-      write_bytes(path(file), damaged);
+    const size_t size = read_bytes(path(file)).size();
+    for (size_t offset = 0; offset < size; ++offset, ++flips) {
+      const int bit = static_cast<int>(offset % 8);
+      flip(path(file), offset, bit);
       ASSERT_NE(why_invalid(folder_ / "step-00000001", true), "") << file << " byte " << offset;
+      flip(path(file), offset, bit);
     }
-    write_bytes(path(file), original);
   }
   EXPECT_EQ(why_invalid(folder_ / "step-00000001", true), "");
   fmt::print("{} flipped bytes, all found\n", flips);
@@ -38,8 +37,8 @@ TEST_F(CheckpointDamage, EveryFlippedByteIsFound) {
 TEST_F(CheckpointDamage, EveryTruncationIsFoundWithoutReadingTheTensors) {
   for (const std::string& file : names_in(folder_ / "step-00000001")) {
     const std::string original = read_bytes(path(file));
-    for (size_t length = 0; length < original.size(); ++length) {
-      write_bytes(path(file), original.substr(0, length));
+    for (size_t length = original.size(); length-- > 0;) {
+      std::filesystem::resize_file(path(file), length);
       ASSERT_NE(why_invalid(folder_ / "step-00000001", false), "") << file << " cut to " << length;
     }
     write_bytes(path(file), original + '\0');
@@ -157,7 +156,7 @@ TEST(CheckpointManifest, RefusesWhatDoesNotAddUp) {
 
 TEST(CheckpointManifest, RefusesFileNamesThatLeaveTheFolder) {
   for (const char* name : {"../a.st", "/etc/passwd", "sub/a.st", ".hidden", "..", "manifest.json",
-                           "a\\\\b", "a\\u0000b"}) {
+                           "a\\\\b", "a\\u0000b", "a\\u001b[31m"}) {
     std::string body = kGood;
     for (size_t at = 0; (at = body.find("a.st", at)) != std::string::npos;
          at += std::string(name).size())
@@ -190,7 +189,7 @@ TEST_F(CheckpointDamage, NoMutatedManifestDoesMoreThanThrow) {
                                 "\\u0000",
                                 "\xff"};
   int accepted = 0;
-  constexpr int kRounds = 4000;
+  constexpr int kRounds = 20000;
   for (uint32_t round = 0; round < kRounds; ++round) {
     std::string body = original;
     auto random = [&, n = 0u]() mutable { return core::draw({99}, round, n++); };
@@ -211,16 +210,18 @@ TEST_F(CheckpointDamage, NoMutatedManifestDoesMoreThanThrow) {
           break;
       }
     }
+    if (!checkpoint_error([&] { parse_manifest(seal(body), "m"); }).empty()) continue;
+    ++accepted;
     write_bytes(path("manifest.json"), seal(body));
-    std::string error = checkpoint_error([&] {
+    checkpoint_error([&] {
       const CheckpointReader reader(folder_ / "step-00000001");
-      reader.verify();
       for (const std::string& name : reader.names()) reader.read(name);
+      reader.verify();
     });
-    accepted += error.empty();
   }
-  fmt::print("{} mutated manifests, {} harmless, none did more than throw CheckpointError\n",
-             kRounds, accepted);
+  fmt::print(
+      "{} mutated manifests, {} of them well formed, none did more than throw CheckpointError\n",
+      kRounds, accepted);
   EXPECT_LT(accepted, kRounds / 2);
 }
 

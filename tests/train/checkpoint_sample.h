@@ -119,10 +119,14 @@ inline void write_bytes(const std::string& path, const std::string& bytes) {
   file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
 }
 
-inline void flip(const std::string& path, size_t offset) {
-  std::string bytes = read_bytes(path);
-  bytes.at(offset) = static_cast<char>(bytes.at(offset) ^ 0x10);
-  write_bytes(path, bytes);
+/// Turns one bit over, in place.
+inline void flip(const std::string& path, size_t offset, int bit = 4) {
+  std::fstream file(path, std::ios::binary | std::ios::in | std::ios::out);
+  file.seekg(static_cast<std::streamoff>(offset));
+  const int byte = file.get();
+  ASSERT_NE(byte, EOF) << path << " has no byte " << offset;
+  file.seekp(static_cast<std::streamoff>(offset));
+  file.put(static_cast<char>(byte ^ (1 << bit)));
 }
 
 /// Names in a folder, hidden ones aside.

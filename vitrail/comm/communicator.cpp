@@ -64,7 +64,8 @@ std::vector<std::string> gather_strings(Communicator& group, const std::string& 
       .wait();
   std::vector<std::string> strings;
   for (size_t rank = 0; rank < ranks; ++rank)
-    strings.push_back(all.substr(rank * static_cast<size_t>(longest), static_cast<size_t>(lengths[rank])));
+    strings.push_back(
+        all.substr(rank * static_cast<size_t>(longest), static_cast<size_t>(lengths[rank])));
   return strings;
 }
 

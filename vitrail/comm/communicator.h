@@ -1,11 +1,12 @@
 #pragma once
 /// A group of ranks that exchange buffers.
 ///
-/// A group of one is valid: every collective then copies or returns at once, so callers never test for it.
-/// Order      every rank of a group issues the same collectives in the same order.
-/// Stream     `stream` is a cudaStream_t for device buffers (work is queued on it) and ignored for host buffers.
-/// Memory     buffers stay alive and untouched until the returned Work is done.
-/// Bits       host groups add in rank order, ((x0 + x1) + x2) + ..., bf16 and f16 in fp32: every rank, every run and
+/// A group of one is valid: every collective then copies or returns at once, so callers never test
+/// for it. Order      every rank of a group issues the same collectives in the same order. Stream
+/// `stream` is a cudaStream_t for device buffers (work is queued on it) and ignored for host
+/// buffers. Memory     buffers stay alive and untouched until the returned Work is done. Bits host
+/// groups add in rank order, ((x0 + x1) + x2) + ..., bf16 and f16 in fp32: every rank, every run
+/// and
 ///            every host backend gets the same bits (docs/comm.md).
 /// Types      f32 f64 f16 bf16 i64 i32 u8; sums of integers wrap.
 /// Errors     CommError naming group, collective and peer; after abort() every call throws it.
@@ -30,13 +31,14 @@ struct Buffer {
   int64_t bytes() const { return count * core::size_bytes(dtype); }
 };
 
-/// average = sum / size, one division in the type of the accumulator (fp32 for bf16, f16 and f32; f64 for f64), rounded
-/// once to the element type; integers have no average (CommError). max and min are NaN if any value is (host groups).
+/// average = sum / size: in host groups one division in the type of the accumulator (fp32 for bf16,
+/// f16 and f32; f64 for f64), rounded once to the element type; nccl multiplies by 1/size first.
+/// Integers have no average (CommError). In host groups max and min are NaN if any value is.
 enum class Reduce { sum, average, max, min };
 const char* name(Reduce op);
 
-/// A collective under way. wait() returns when the result may be read by the host (host buffers) or by work queued
-/// later on the stream (device buffers). Movable; the destructor waits.
+/// A collective under way. wait() returns when the result may be read by the host (host buffers) or
+/// by work queued later on the stream (device buffers). Movable; the destructor waits.
 class Work {
  public:
   Work() = default;
@@ -68,14 +70,17 @@ class Communicator {
   virtual Work all_to_all(Buffer in, Buffer out, Stream stream = nullptr) = 0;
   virtual Work send(Buffer in, int to, Stream stream = nullptr) = 0;
   virtual Work receive(Buffer out, int from, Stream stream = nullptr) = 0;
-  /// send and receive as one call: the shift of a ring, which on a device would block as two. To itself: a copy.
+  /// send and receive as one call: the shift of a ring, which on a device would block as two. To
+  /// itself: a copy.
   virtual Work send_receive(Buffer in, int to, Buffer out, int from, Stream stream = nullptr) = 0;
   virtual void barrier() = 0;
 
-  /// Ranks that pass the same color (>= 0) form a group, ordered by key, then rank. Every rank of this group must call it.
+  /// Ranks that pass the same color (>= 0) form a group, ordered by key, then rank. Every rank of
+  /// this group must call it.
   virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
-  /// Wakes every rank that waits, here and on the peers; later calls throw CommError, also on groups related by split.
-  /// mpi: ends the job, this process included, with `exit_code` (MPI_Abort).
+  /// Wakes every rank that waits, here and on the peers; later calls throw CommError, also on
+  /// groups related by split. mpi: ends the job, this process included, with `exit_code`
+  /// (MPI_Abort).
   virtual void abort(int exit_code = static_cast<int>(core::ExitCode::comm)) noexcept = 0;
   /// The last 64 collectives of this group with state and seconds, one a line; for error reports.
   virtual std::string flight_record() const { return {}; }
@@ -84,8 +89,8 @@ class Communicator {
 /// A group of one.
 std::unique_ptr<Communicator> self_communicator();
 
-/// Runs `body` on `size` threads, each with its own rank of one group; rethrows the first exception after aborting the
-/// others. For tests of anything that takes a Communicator.
+/// Runs `body` on `size` threads, each with its own rank of one group; rethrows the first exception
+/// after aborting the others. For tests of anything that takes a Communicator.
 void run_thread_group(int size, const std::function<void(Communicator&)>& body);
 
 // Small conveniences on host values, used by the training loop.

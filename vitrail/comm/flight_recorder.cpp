@@ -33,8 +33,9 @@ std::string FlightRecorder::text(uint64_t last) const {
     const Entry& entry = entries_[number % kKept];
     const bool over = entry.state == State::done || entry.state == State::failed;
     const std::chrono::duration<double> seconds = (over ? entry.end : Clock::now()) - entry.start;
-    lines += fmt::format("#{} {} {} x {}: {}, {:.3g} s\n", number, entry.collective, entry.count,
-                         core::name(entry.dtype), names[static_cast<int>(entry.state)], seconds.count());
+    lines +=
+        fmt::format("#{} {} {} x {}: {}, {:.3g} s\n", number, entry.collective, entry.count,
+                    core::name(entry.dtype), names[static_cast<int>(entry.state)], seconds.count());
   }
   return lines;
 }

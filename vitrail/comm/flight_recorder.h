@@ -21,7 +21,8 @@ class FlightRecorder {
   void started(uint64_t number);
   void finished(uint64_t number);
   void failed(uint64_t number);
-  /// "#12 all_reduce 1000 x f32: running, 3.2 s" a line, oldest first; seconds since the start, or from start to end.
+  /// "#12 all_reduce 1000 x f32: running, 3.2 s" a line, oldest first; seconds since the start, or
+  /// from start to end.
   std::string text(uint64_t last = kKept) const;
 
  private:

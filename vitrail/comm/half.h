@@ -6,7 +6,9 @@
 
 namespace vitrail::comm {
 
-inline float from_bf16(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+inline float from_bf16(uint16_t bits) {
+  return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
+}
 
 inline uint16_t to_bf16(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
@@ -31,9 +33,11 @@ inline uint16_t to_f16(float value) {
   const auto sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);
   const uint32_t magnitude = bits & 0x7FFFFFFFu;
   if (magnitude > 0x7F800000u) return static_cast<uint16_t>(sign | 0x7E00u);
-  if (magnitude >= 0x477FF000u) return static_cast<uint16_t>(sign | 0x7C00u);  // >= 65520 rounds to infinity
-  if (magnitude < 0x38800000u) {                                               // below 2^-14: subnormal
-    // Adding 0.5 moves the result's unit, 2^-24, to the last fp32 bit, so the addition itself rounds to even.
+  if (magnitude >= 0x477FF000u)
+    return static_cast<uint16_t>(sign | 0x7C00u);  // >= 65520 rounds to infinity
+  if (magnitude < 0x38800000u) {                   // below 2^-14: subnormal
+    // Adding 0.5 moves the result's unit, 2^-24, to the last fp32 bit, so the addition itself
+    // rounds to even.
     const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
     return static_cast<uint16_t>(sign | (std::bit_cast<uint32_t>(shifted) - 0x3F000000u));
   }

@@ -10,7 +10,8 @@ namespace {
 
 static_assert(sizeof(Card) == 256 && std::is_trivially_copyable_v<Card>);
 
-// Large buffers are reduced in pieces of this size, which bounds the scratch memory and every single message.
+// Large buffers are reduced in pieces of this size, which bounds the scratch memory and every
+// single message.
 constexpr int64_t kPieceBytes = int64_t{16} << 20;
 // Below this a broadcast goes straight from the root to all.
 constexpr int64_t kSmallBroadcast = int64_t{64} << 10;
@@ -28,7 +29,8 @@ Buffer slice(Buffer whole, int index, int ranks) {
 }
 
 void copy(Buffer from, Buffer to) {
-  if (from.data != to.data && from.bytes() > 0) std::memmove(to.data, from.data, static_cast<size_t>(from.bytes()));
+  if (from.data != to.data && from.bytes() > 0)
+    std::memmove(to.data, from.data, static_cast<size_t>(from.bytes()));
 }
 
 }  // namespace
@@ -41,7 +43,8 @@ const char* name(Collective collective) {
 
 std::string Call::describe() const {
   // What a peer sent may be anything, so nothing here may index a table unchecked.
-  if (collective > Collective::split || op > Reduce::min || dtype > core::DType::boolean) return "unreadable bytes";
+  if (collective > Collective::split || op > Reduce::min || dtype > core::DType::boolean)
+    return "unreadable bytes";
   std::string text = name(collective);
   if (collective == Collective::barrier || collective == Collective::split) return text;
   if (collective == Collective::all_reduce || collective == Collective::reduce_scatter)
@@ -51,21 +54,25 @@ std::string Call::describe() const {
 }
 
 void require_same_call(const Call& mine, int rank, const Call& theirs, int peer) {
-  VT_REQUIRE(CommError, mine == theirs,
-             "[comm] {}: every rank must make the same call but rank {} calls {} and rank {} calls {}",
-             name(mine.collective), rank, mine.describe(), peer, theirs.describe());
+  VT_REQUIRE(
+      CommError, mine == theirs,
+      "[comm] {}: every rank must make the same call but rank {} calls {} and rank {} calls {}",
+      name(mine.collective), rank, mine.describe(), peer, theirs.describe());
 }
 
-std::vector<Card> HostCollectives::meet(const Call& call, const void* inline_data, int64_t inline_bytes) {
+std::vector<Card> HostCollectives::meet(const Call& call, const void* inline_data,
+                                        int64_t inline_bytes) {
   const int ranks = transport_.size();
   std::vector<Card> cards(static_cast<size_t>(ranks));
   Card& mine = cards[static_cast<size_t>(transport_.rank())];
   mine.call = call;
-  if (inline_bytes > 0) std::memcpy(mine.data.data(), inline_data, static_cast<size_t>(inline_bytes));
+  if (inline_bytes > 0)
+    std::memcpy(mine.data.data(), inline_data, static_cast<size_t>(inline_bytes));
   std::vector<RequestPtr> requests;
   for (int peer = 0; peer < ranks; ++peer) {
     if (peer == transport_.rank()) continue;
-    requests.push_back(transport_.start_receive(peer, &cards[static_cast<size_t>(peer)], sizeof(Card)));
+    requests.push_back(
+        transport_.start_receive(peer, &cards[static_cast<size_t>(peer)], sizeof(Card)));
     requests.push_back(transport_.start_send(peer, &mine, sizeof(Card)));
   }
   waiter_.complete(requests);
@@ -74,7 +81,8 @@ std::vector<Card> HostCollectives::meet(const Call& call, const void* inline_dat
   return cards;
 }
 
-void HostCollectives::add_exchange(std::vector<RequestPtr>& requests, int peer, Buffer out, Buffer in) {
+void HostCollectives::add_exchange(std::vector<RequestPtr>& requests, int peer, Buffer out,
+                                   Buffer in) {
   if (in.count > 0) requests.push_back(transport_.start_receive(peer, in.data, in.bytes()));
   if (out.count > 0) requests.push_back(transport_.start_send(peer, out.data, out.bytes()));
 }
@@ -120,7 +128,8 @@ void HostCollectives::share_slices(Buffer whole) {
   const int ranks = transport_.size(), rank = transport_.rank();
   std::vector<RequestPtr> requests;
   for (int peer = 0; peer < ranks; ++peer)
-    if (peer != rank) add_exchange(requests, peer, slice(whole, rank, ranks), slice(whole, peer, ranks));
+    if (peer != rank)
+      add_exchange(requests, peer, slice(whole, rank, ranks), slice(whole, peer, ranks));
   waiter_.complete(requests);
 }
 
@@ -131,8 +140,8 @@ void HostCollectives::all_gather(Buffer in, Buffer out) {
     const std::vector<Card> cards = meet(call, in.data, in.bytes());
     for (int peer = 0; peer < ranks; ++peer)
       if (in.count > 0)
-        std::memcpy(part(out, peer * in.count, in.count).data, cards[static_cast<size_t>(peer)].data.data(),
-                    static_cast<size_t>(in.bytes()));
+        std::memcpy(part(out, peer * in.count, in.count).data,
+                    cards[static_cast<size_t>(peer)].data.data(), static_cast<size_t>(in.bytes()));
     return;
   }
   meet(call);
@@ -171,7 +180,8 @@ void HostCollectives::broadcast(Buffer inout, int root) {
   std::vector<RequestPtr> requests;
   if (rank == root) {
     for (int peer = 0; peer < ranks; ++peer)
-      if (peer != root) add_exchange(requests, peer, small ? inout : slice(inout, peer, ranks), nothing);
+      if (peer != root)
+        add_exchange(requests, peer, small ? inout : slice(inout, peer, ranks), nothing);
   } else {
     add_exchange(requests, root, nothing, small ? inout : slice(inout, rank, ranks));
   }

@@ -1,11 +1,16 @@
 #pragma once
-/// The collectives of host groups, written once over a Transport; blocking, run by the group's worker.
+/// The collectives of host groups, written once over a Transport; blocking, run by the group's
+/// worker.
 ///
-/// Bits       every element is reduced in rank order by reduce_in_order(), so neither the algorithm, the size, the
+/// Bits       every element is reduced in rank order by reduce_in_order(), so neither the
+/// algorithm, the size, the
 ///            backend nor timing changes a bit.
-/// Agreement  each collective opens with an exchange of cards (what is called, on how much, of which type); a rank
-///            whose card differs is named on every rank before any data moves. Small data travels on the card.
-/// Traffic    large all_reduce and broadcast: 2 (n-1)/n of the buffer out of each rank (reduce-scatter + all-gather).
+/// Agreement  each collective opens with an exchange of cards (what is called, on how much, of
+/// which type); a rank
+///            whose card differs is named on every rank before any data moves. Small data travels
+///            on the card.
+/// Traffic    large all_reduce and broadcast: 2 (n-1)/n of the buffer out of each rank
+/// (reduce-scatter + all-gather).
 
 #include <array>
 #include <cstddef>
@@ -17,7 +22,16 @@
 
 namespace vitrail::comm {
 
-enum class Collective : uint8_t { all_reduce, all_gather, reduce_scatter, broadcast, all_to_all, send, barrier, split };
+enum class Collective : uint8_t {
+  all_reduce,
+  all_gather,
+  reduce_scatter,
+  broadcast,
+  all_to_all,
+  send,
+  barrier,
+  split
+};
 const char* name(Collective collective);
 
 /// What a rank believes is being called; `count` is that of the input. Exchanged as raw bytes.
@@ -53,7 +67,8 @@ class HostCollectives {
 
  private:
   /// Exchanges cards with every rank and refuses a call that differs from this rank's.
-  std::vector<Card> meet(const Call& call, const void* inline_data = nullptr, int64_t inline_bytes = 0);
+  std::vector<Card> meet(const Call& call, const void* inline_data = nullptr,
+                         int64_t inline_bytes = 0);
   void all_reduce_piece(Buffer piece, Reduce op);
   void share_slices(Buffer whole);
   void add_exchange(std::vector<RequestPtr>& requests, int peer, Buffer out, Buffer in);

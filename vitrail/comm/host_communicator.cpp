@@ -66,8 +66,10 @@ HostCommunicator::HostCommunicator(std::unique_ptr<Transport> transport, std::st
 }
 
 HostCommunicator::~HostCommunicator() {
-  // A root group that goes because of an exception means that this rank is dying: the others must not wait for it.
-  if (is_root_ && std::uncaught_exceptions() > exceptions_at_start_) abort(static_cast<int>(core::ExitCode::comm));
+  // A root group that goes because of an exception means that this rank is dying: the others must
+  // not wait for it.
+  if (is_root_ && std::uncaught_exceptions() > exceptions_at_start_)
+    abort(static_cast<int>(core::ExitCode::comm));
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
@@ -92,8 +94,10 @@ Work HostCommunicator::enqueue(OperationPtr operation) {
   {
     const std::lock_guard lock(mutex_);
     if (failure_) std::rethrow_exception(failure_);
-    VT_REQUIRE(CommError, !aborted_, "[comm] {} on group {}: the group was aborted", operation->collective, name_);
-    operation->number = recorder_.add(operation->collective, operation->buffer.count, operation->buffer.dtype);
+    VT_REQUIRE(CommError, !aborted_, "[comm] {} on group {}: the group was aborted",
+               operation->collective, name_);
+    operation->number =
+        recorder_.add(operation->collective, operation->buffer.count, operation->buffer.dtype);
     queue_.push_back(operation);
   }
   wake_.notify_all();
@@ -104,7 +108,8 @@ Work HostCommunicator::enqueue(OperationPtr operation) {
   });
 }
 
-Work HostCommunicator::enqueue(const char* collective, Buffer buffer, std::function<void(HostCollectives&)> run) {
+Work HostCommunicator::enqueue(const char* collective, Buffer buffer,
+                               std::function<void(HostCollectives&)> run) {
   auto operation = std::make_shared<Operation>(waiter_);
   operation->collective = collective;
   operation->buffer = buffer;
@@ -125,7 +130,8 @@ Work HostCommunicator::all_gather(Buffer in, Buffer out, Stream) {
 
 Work HostCommunicator::reduce_scatter(Buffer in, Buffer out, Reduce op, Stream) {
   check_scatter(size(), in, out, op);
-  return enqueue("reduce_scatter", in, [=](HostCollectives& group) { group.reduce_scatter(in, out, op); });
+  return enqueue("reduce_scatter", in,
+                 [=](HostCollectives& group) { group.reduce_scatter(in, out, op); });
 }
 
 Work HostCommunicator::broadcast(Buffer inout, int root, Stream) {
@@ -146,8 +152,8 @@ void HostCommunicator::barrier() {
 Work HostCommunicator::enqueue_transfer(const char* collective, Buffer buffer, int peer) {
   check_buffer(collective, buffer);
   check_peer(collective, size(), peer);
-  VT_REQUIRE(CommError, peer != rank(), "[comm] {}: rank {} cannot be its own peer; use send_receive", collective,
-             peer);
+  VT_REQUIRE(CommError, peer != rank(),
+             "[comm] {}: rank {} cannot be its own peer; use send_receive", collective, peer);
   auto operation = std::make_shared<Operation>(waiter_);
   operation->collective = collective;
   operation->buffer = buffer;
@@ -157,7 +163,9 @@ Work HostCommunicator::enqueue_transfer(const char* collective, Buffer buffer, i
 }
 
 Work HostCommunicator::send(Buffer in, int to, Stream) { return enqueue_transfer("send", in, to); }
-Work HostCommunicator::receive(Buffer out, int from, Stream) { return enqueue_transfer("receive", out, from); }
+Work HostCommunicator::receive(Buffer out, int from, Stream) {
+  return enqueue_transfer("receive", out, from);
+}
 
 Work HostCommunicator::send_receive(Buffer in, int to, Buffer out, int from, Stream) {
   if (to == rank() && from == rank()) return copy_to_self(in, out, nullptr, false);
@@ -174,7 +182,8 @@ std::unique_ptr<Communicator> HostCommunicator::split(int color, int key) {
   std::unique_ptr<Transport> child;
   const int serial = splits_++;
   bool alone = false;
-  // The worker of a failed group must not touch this frame: wait() below returns only when it is done with it.
+  // The worker of a failed group must not touch this frame: wait() below returns only when it is
+  // done with it.
   enqueue("split", {}, [&](HostCollectives& group) {
     const std::vector<std::array<int, 2>> all = group.gather_colors(color, key);
     std::vector<int> members;
@@ -187,8 +196,8 @@ std::unique_ptr<Communicator> HostCommunicator::split(int color, int key) {
     child = transport_->split(members, serial, waiter_);
   }).wait();
   if (alone) return self_communicator();
-  auto group = std::make_unique<HostCommunicator>(std::move(child), fmt::format("{}/{}.{}", name_, serial, color),
-                                                  family_);
+  auto group = std::make_unique<HostCommunicator>(
+      std::move(child), fmt::format("{}/{}.{}", name_, serial, color), family_);
   group->is_root_ = false;
   return group;
 }
@@ -206,7 +215,8 @@ void HostCommunicator::work() {
   while (true) {
     take_queue(ready_.empty() && transfers_.empty());
     if (aborted_) {
-      fail_all(std::make_exception_ptr(core::CommError(fmt::format("[comm] group {} was aborted", name_))));
+      fail_all(std::make_exception_ptr(
+          core::CommError(fmt::format("[comm] group {} was aborted", name_))));
       return;
     }
     if (ready_.empty() && transfers_.empty()) return;  // stopping, and nothing is left to do
@@ -215,7 +225,8 @@ void HostCommunicator::work() {
       }
       advance_transfers();
     } catch (const TimeoutError& error) {
-      fail_all(explain(error.what(), "\nlast collectives of this rank:\n" + recorder_.text(kRecordsOnTimeout)));
+      fail_all(explain(error.what(),
+                       "\nlast collectives of this rank:\n" + recorder_.text(kRecordsOnTimeout)));
       return;
     } catch (const std::exception& error) {
       fail_all(explain(error.what(), ""));
@@ -224,8 +235,9 @@ void HostCommunicator::work() {
   }
 }
 
-// Transfers overtake nothing but run side by side, so a ring of send and receive does not block; a collective waits
-// for the transfers before it. Two receives from one rank, whose cards tell them apart, run one after the other.
+// Transfers overtake nothing but run side by side, so a ring of send and receive does not block; a
+// collective waits for the transfers before it. Two receives from one rank, whose cards tell them
+// apart, run one after the other.
 bool HostCommunicator::start_next() {
   Operation& next = *ready_.front();
   current_ = ready_.front();
@@ -270,13 +282,16 @@ bool HostCommunicator::advance_transfer(Operation& operation) {
   for (const RequestPtr& request : operation.requests)
     if (!request->done) return false;
   if (operation.data_started) return true;
-  const Call expected{Collective::send, Reduce::sum, operation.buffer.dtype, -1, operation.buffer.count};
+  const Call expected{Collective::send, Reduce::sum, operation.buffer.dtype, -1,
+                      operation.buffer.count};
   VT_REQUIRE(CommError, operation.card.call == expected,
-             "[comm] receive: rank {} expects {} x {} but rank {} calls {}", rank(), operation.buffer.count,
-             core::name(operation.buffer.dtype), operation.peer, operation.card.call.describe());
+             "[comm] receive: rank {} expects {} x {} but rank {} calls {}", rank(),
+             operation.buffer.count, core::name(operation.buffer.dtype), operation.peer,
+             operation.card.call.describe());
   operation.data_started = true;
   if (operation.buffer.count == 0) return true;
-  operation.requests = {transport_->start_receive(operation.peer, operation.buffer.data, operation.buffer.bytes())};
+  operation.requests = {
+      transport_->start_receive(operation.peer, operation.buffer.data, operation.buffer.bytes())};
   return false;
 }
 
@@ -298,16 +313,18 @@ void HostCommunicator::advance_transfers() {
 }
 
 void HostCommunicator::finish(Operation& operation, std::exception_ptr error) {
-  if (error) recorder_.failed(operation.number);
-  else recorder_.finished(operation.number);
+  if (error)
+    recorder_.failed(operation.number);
+  else
+    recorder_.finished(operation.number);
   const std::lock_guard lock(operation.mutex);
   operation.done = true;
   operation.error = std::move(error);
   operation.finished.notify_all();
 }
 
-// Once a group has failed its order of messages is lost, so it stays failed, and the peers are told by close(). Only
-// then may callers free their buffers.
+// Once a group has failed its order of messages is lost, so it stays failed, and the peers are told
+// by close(). Only then may callers free their buffers.
 void HostCommunicator::fail_all(std::exception_ptr error) {
   transport_->close();
   {
@@ -322,11 +339,12 @@ void HostCommunicator::fail_all(std::exception_ptr error) {
   ready_.clear();
 }
 
-std::exception_ptr HostCommunicator::explain(const std::string& message, const std::string& record) const {
+std::exception_ptr HostCommunicator::explain(const std::string& message,
+                                             const std::string& record) const {
   const Buffer& buffer = current_->buffer;
-  return std::make_exception_ptr(core::CommError(
-      fmt::format("{} (in {} #{} of {} x {} on group {}, rank {} of {}){}", message, current_->collective,
-                  current_->number, buffer.count, core::name(buffer.dtype), name_, rank(), size(), record)));
+  return std::make_exception_ptr(core::CommError(fmt::format(
+      "{} (in {} #{} of {} x {} on group {}, rank {} of {}){}", message, current_->collective,
+      current_->number, buffer.count, core::name(buffer.dtype), name_, rank(), size(), record)));
 }
 
 }  // namespace vitrail::comm

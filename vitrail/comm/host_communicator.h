@@ -1,9 +1,10 @@
 #pragma once
-/// A group for host memory over any Transport. A worker thread executes the queued collectives in order, so a
-/// collective started during backward overlaps with it.
+/// A group for host memory over any Transport. A worker thread executes the queued collectives in
+/// order, so a collective started during backward overlaps with it.
 ///
 /// Threads    calls may come from any thread; what must agree between ranks is their order.
-/// Failure    after the first failure every queued and later call throws it again; abort() fails all related groups.
+/// Failure    after the first failure every queued and later call throws it again; abort() fails
+/// all related groups.
 
 #include <atomic>
 #include <condition_variable>
@@ -40,9 +41,10 @@ class Family {
 
 class HostCommunicator final : public Communicator {
  public:
-  /// A root group, its timeout from VITRAIL_COMM_TIMEOUT_S (default 1800 s a collective). Thread groups share one
-  /// family; a process has its own.
-  HostCommunicator(std::unique_ptr<Transport> transport, std::string name, std::shared_ptr<Family> family);
+  /// A root group, its timeout from VITRAIL_COMM_TIMEOUT_S (default 1800 s a collective). Thread
+  /// groups share one family; a process has its own.
+  HostCommunicator(std::unique_ptr<Transport> transport, std::string name,
+                   std::shared_ptr<Family> family);
   ~HostCommunicator() override;
 
   int rank() const override { return transport_->rank(); }
@@ -99,9 +101,9 @@ class HostCommunicator final : public Communicator {
   bool stopping_ = false;
   std::exception_ptr failure_;
 
-  std::deque<OperationPtr> ready_;         // worker only: taken from the queue, not yet started
-  std::vector<OperationPtr> transfers_;    // worker only: sends and receives under way
-  OperationPtr current_;                   // worker only: whom an error is about
+  std::deque<OperationPtr> ready_;       // worker only: taken from the queue, not yet started
+  std::vector<OperationPtr> transfers_;  // worker only: sends and receives under way
+  OperationPtr current_;                 // worker only: whom an error is about
   Waiter waiter_;
   HostCollectives collectives_;
   std::thread worker_;  // last: starts when everything else stands

@@ -32,7 +32,8 @@ std::optional<int> number(const Get& get, const char* variable) {
   int value = -1;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   VT_REQUIRE(CommError, error == std::errc() && end == text.data() + text.size() && value >= 0,
-             "[launch] {} must be a whole number >= 0 but is '{}'; unset it or start with mpirun, srun or torchrun",
+             "[launch] {} must be a whole number >= 0 but is '{}'; unset it or start with mpirun, "
+             "srun or torchrun",
              variable, text);
   return value;
 }
@@ -48,8 +49,8 @@ std::optional<Launch> read(const Get& get, const Names& names) {
   if (!rank && !size) return std::nullopt;
   VT_REQUIRE(CommError, rank && size, "[launch] {} is set but {} is not; set both or none",
              rank ? names.rank : names.size, rank ? names.size : names.rank);
-  VT_REQUIRE(CommError, *rank < *size, "[launch] {} must be below {} but they are {} and {}", names.rank, names.size,
-             *rank, *size);
+  VT_REQUIRE(CommError, *rank < *size, "[launch] {} must be below {} but they are {} and {}",
+             names.rank, names.size, *rank, *size);
   Launch launch;
   launch.launcher = names.launcher;
   launch.rank = *rank;
@@ -62,8 +63,8 @@ std::optional<Launch> read(const Get& get, const Names& names) {
 
 void check_local(const Launch& launch, const Names& names) {
   VT_REQUIRE(CommError, launch.local_rank < launch.local_size && launch.local_size <= launch.size,
-             "[launch] {} and {} must satisfy local rank < local size <= {} but are {} and {}", names.local_rank,
-             names.local_size, launch.size, launch.local_rank, launch.local_size);
+             "[launch] {} and {} must satisfy local rank < local size <= {} but are {} and {}",
+             names.local_rank, names.local_size, launch.size, launch.local_rank, launch.local_size);
 }
 
 /// Entry `node` of SLURM's "4(x2),3": tasks per node with repeats. nullopt when it cannot be read.
@@ -82,13 +83,14 @@ std::optional<int> tasks_on_node(std::string_view list, int node) {
   return std::nullopt;
 }
 
-constexpr Names kOpenMpi{"mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK",
-                         "OMPI_COMM_WORLD_LOCAL_SIZE"};
+constexpr Names kOpenMpi{"mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE",
+                         "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"};
 constexpr Names kTorchrun{"torchrun", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"};
 constexpr Names kPmi{"mpiexec", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"};
 
-/// A task of a job step. The environment of an allocation alone (sbatch script, salloc shell) is none: it has no step
-/// id, or one of the reserved ones from 0xfffffff0 up (batch, extern, interactive).
+/// A task of a job step. The environment of an allocation alone (sbatch script, salloc shell) is
+/// none: it has no step id, or one of the reserved ones from 0xfffffff0 up (batch, extern,
+/// interactive).
 bool is_slurm_task(const Get& get) {
   if (!is_set(get, "SLURM_PROCID") || !is_set(get, "SLURM_STEP_ID")) return false;
   const std::string_view text = get("SLURM_STEP_ID");
@@ -109,7 +111,8 @@ std::optional<Launch> read_slurm(const Get& get) {
   std::optional<Launch> launch = read(without_list, names);
   if (launch && is_set(get, names.local_size))
     launch->local_size =
-        tasks_on_node(get(names.local_size), number(get, "SLURM_NODEID").value_or(0)).value_or(launch->size);
+        tasks_on_node(get(names.local_size), number(get, "SLURM_NODEID").value_or(0))
+            .value_or(launch->size);
   if (launch) check_local(*launch, names);
   return launch;
 }
@@ -128,11 +131,13 @@ std::optional<Launch> read_pmi(const Get& get) {
 
 std::string Launch::describe() const {
   if (launcher == "none") return fmt::format("one process on {}, no launcher", host);
-  return fmt::format("rank {} of {} on {} (local rank {}), started by {}", rank, size, host, local_rank, launcher);
+  return fmt::format("rank {} of {} on {} (local rank {}), started by {}", rank, size, host,
+                     local_rank, launcher);
 }
 
 Launch detect_launch(const Get& get) {
-  // Innermost first: mpirun and torchrun run inside a SLURM job and inherit its variables, not the other way round.
+  // Innermost first: mpirun and torchrun run inside a SLURM job and inherit its variables, not the
+  // other way round.
   std::optional<Launch> launch = read(get, kOpenMpi);
   if (launch) check_local(*launch, kOpenMpi);
   if (!launch && (launch = read(get, kTorchrun))) check_local(*launch, kTorchrun);

@@ -1,5 +1,6 @@
 #pragma once
-/// How this process was started: which launcher, which rank, how many. srun, mpirun, torchrun-style variables, none.
+/// How this process was started: which launcher, which rank, how many. srun, mpirun, torchrun-style
+/// variables, none.
 
 #include <functional>
 #include <memory>
@@ -22,12 +23,12 @@ struct Launch {
 Launch detect_launch(const std::function<const char*(const char*)>& get);
 Launch detect_launch();
 
-/// The group of all processes for host memory. MPI where a launcher started several processes (srun needs its MPI
-/// plugin; torchrun-style variables use the built-in TCP rendezvous), self otherwise.
+/// The group of all processes for host memory. MPI where a launcher started several processes (srun
+/// needs its MPI plugin; torchrun-style variables use the built-in TCP rendezvous), self otherwise.
 std::unique_ptr<Communicator> world_communicator(const Launch& launch);
 
-/// A group over the same ranks for buffers on CUDA device `device`; NCCL. `host` carries the rendezvous.
-/// throws CommError in a build without NCCL when host.size() > 1.
+/// A group over the same ranks for buffers on CUDA device `device`; NCCL. `host` carries the
+/// rendezvous. throws CommError in a build without NCCL when host.size() > 1.
 std::unique_ptr<Communicator> device_communicator(Communicator& host, int device);
 
 }  // namespace vitrail::comm

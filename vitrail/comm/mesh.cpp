@@ -24,12 +24,15 @@ std::array<int64_t, kAxisCount> resolve(const MeshShape& shape, int64_t ranks) {
   int64_t product = 1;
   for (int axis = 0; axis < kAxisCount; ++axis) {
     const int64_t size = given[static_cast<size_t>(axis)];
-    VT_REQUIRE(ConfigError, size == -1 || size >= 1, "[mesh] {} must be at least 1, or -1 for what is left, but got {}",
+    VT_REQUIRE(ConfigError, size == -1 || size >= 1,
+               "[mesh] {} must be at least 1, or -1 for what is left, but got {}",
                name(static_cast<Axis>(axis)), size);
     if (size != -1) {
-      // Stays below ranks * limit, so the product cannot overflow; past `ranks` its exact value matters only in print.
+      // Stays below ranks * limit, so the product cannot overflow; past `ranks` its exact value
+      // matters only in print.
       VT_REQUIRE(ConfigError, size <= (int64_t{1} << 31) && product <= (int64_t{1} << 31),
-                 "[mesh] {} must equal the number of ranks but got {} for {} ranks", kProduct, written(given), ranks);
+                 "[mesh] {} must equal the number of ranks but got {} for {} ranks", kProduct,
+                 written(given), ranks);
       product *= size;
       continue;
     }
@@ -40,13 +43,15 @@ std::array<int64_t, kAxisCount> resolve(const MeshShape& shape, int64_t ranks) {
   std::array<int64_t, kAxisCount> sizes = given;
   if (open >= 0) {
     VT_REQUIRE(ConfigError, ranks % product == 0,
-               "[mesh] {} must equal the number of ranks but the factors in {} give {}, which does not divide {} ranks",
+               "[mesh] {} must equal the number of ranks but the factors in {} give {}, which does "
+               "not divide {} ranks",
                kProduct, written(given), product, ranks);
     sizes[static_cast<size_t>(open)] = ranks / product;
     return sizes;
   }
-  VT_REQUIRE(ConfigError, product == ranks, "[mesh] {} must equal the number of ranks but got {} = {} for {} ranks",
-             kProduct, written(given), product, ranks);
+  VT_REQUIRE(ConfigError, product == ranks,
+             "[mesh] {} must equal the number of ranks but got {} = {} for {} ranks", kProduct,
+             written(given), product, ranks);
   return sizes;
 }
 

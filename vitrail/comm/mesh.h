@@ -1,6 +1,6 @@
 #pragma once
-/// The ranks as a grid. Axes, outermost first: replicate, shard, pipeline, sequence, tensor (tensor ranks are
-/// neighbours). Their product equals the number of ranks.
+/// The ranks as a grid. Axes, outermost first: replicate, shard, pipeline, sequence, tensor (tensor
+/// ranks are neighbours). Their product equals the number of ranks.
 
 #include <array>
 #include <initializer_list>
@@ -17,7 +17,8 @@ constexpr int kAxisCount = 5;
 const char* name(Axis axis);
 
 struct MeshShape {
-  int64_t replicate = -1, shard = 1, pipeline = 1, sequence = 1, tensor = 1;  // at most one is -1 = what is left
+  int64_t replicate = -1, shard = 1, pipeline = 1, sequence = 1,
+          tensor = 1;  // at most one is -1 = what is left
 };
 
 class Mesh {
@@ -26,8 +27,8 @@ class Mesh {
   Mesh(Communicator& world, const MeshShape& shape);
 
   Communicator& world() const { return world_; }
-  /// The group of ranks that differ from this one only along `axis` (or along any of `axes`); created on first use,
-  /// so every rank must ask in the same order.
+  /// The group of ranks that differ from this one only along `axis` (or along any of `axes`);
+  /// created on first use, so every rank must ask in the same order.
   Communicator& along(Axis axis);
   Communicator& along(std::initializer_list<Axis> axes);
   int coordinate(Axis axis) const { return coordinates_[static_cast<int>(axis)]; }

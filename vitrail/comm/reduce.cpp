@@ -14,7 +14,8 @@ template <class T>
 struct Plain {
   using Stored = T;
   // Unsigned, so that a sum that wraps is defined.
-  using Sum = typename std::conditional_t<std::is_integral_v<T>, std::make_unsigned<T>, std::type_identity<T>>::type;
+  using Sum = typename std::conditional_t<std::is_integral_v<T>, std::make_unsigned<T>,
+                                          std::type_identity<T>>::type;
   static T load(T value) { return value; }
   static T store(T value) { return value; }
   using Value = T;
@@ -38,13 +39,16 @@ template <class Codec, Reduce op>
 typename Codec::Value combine(typename Codec::Value total, typename Codec::Value next) {
   using Sum = typename Codec::Sum;
   using Value = typename Codec::Value;
-  if constexpr (op == Reduce::max) return (next > total || next != next) ? next : total;
-  else if constexpr (op == Reduce::min) return (next < total || next != next) ? next : total;
-  else return static_cast<Value>(static_cast<Sum>(static_cast<Sum>(total) + static_cast<Sum>(next)));
+  if constexpr (op == Reduce::max)
+    return (next > total || next != next) ? next : total;
+  else if constexpr (op == Reduce::min)
+    return (next < total || next != next) ? next : total;
+  else
+    return static_cast<Value>(static_cast<Sum>(static_cast<Sum>(total) + static_cast<Sum>(next)));
 }
 
-// A constant count lets the compiler vectorise the loops; the whole piece is read before it is written, so that the
-// output may be one of the parts.
+// A constant count lets the compiler vectorise the loops; the whole piece is read before it is
+// written, so that the output may be one of the parts.
 template <class Codec, Reduce op, int kCount>
 void reduce_piece(void* out, std::span<const void* const> parts, int64_t offset) {
   using Stored = typename Codec::Stored;
@@ -75,42 +79,57 @@ void reduce_all(Buffer out, std::span<const void* const> parts) {
 template <class Codec>
 void reduce_as(Buffer out, std::span<const void* const> parts, Reduce op) {
   switch (op) {
-    case Reduce::sum: return reduce_all<Codec, Reduce::sum>(out, parts);
-    case Reduce::max: return reduce_all<Codec, Reduce::max>(out, parts);
-    case Reduce::min: return reduce_all<Codec, Reduce::min>(out, parts);
+    case Reduce::sum:
+      return reduce_all<Codec, Reduce::sum>(out, parts);
+    case Reduce::max:
+      return reduce_all<Codec, Reduce::max>(out, parts);
+    case Reduce::min:
+      return reduce_all<Codec, Reduce::min>(out, parts);
     case Reduce::average:
       if constexpr (std::is_floating_point_v<typename Codec::Value>)
         return reduce_all<Codec, Reduce::average>(out, parts);
   }
 }
 
-bool is_integer(DType dtype) { return dtype == DType::i64 || dtype == DType::i32 || dtype == DType::u8; }
+bool is_integer(DType dtype) {
+  return dtype == DType::i64 || dtype == DType::i32 || dtype == DType::u8;
+}
 
 }  // namespace
 
 void require_carried(const char* collective, DType dtype) {
-  const bool floating = dtype == DType::f32 || dtype == DType::f64 || dtype == DType::f16 || dtype == DType::bf16;
+  const bool floating =
+      dtype == DType::f32 || dtype == DType::f64 || dtype == DType::f16 || dtype == DType::bf16;
   VT_REQUIRE(CommError, floating || is_integer(dtype),
-             "[comm] {}: element type must be f32, f64, f16, bf16, i64, i32 or u8 but got {}", collective,
-             core::name(dtype));
+             "[comm] {}: element type must be f32, f64, f16, bf16, i64, i32 or u8 but got {}",
+             collective, core::name(dtype));
 }
 
 void require_reducible(const char* collective, DType dtype, Reduce op) {
   require_carried(collective, dtype);
   VT_REQUIRE(CommError, op != Reduce::average || !is_integer(dtype),
-             "[comm] {}: average needs a floating-point type but got {}; use sum", collective, core::name(dtype));
+             "[comm] {}: average needs a floating-point type but got {}; use sum", collective,
+             core::name(dtype));
 }
 
 void reduce_in_order(Buffer out, std::span<const void* const> parts, Reduce op) {
   switch (out.dtype) {
-    case DType::f32: return reduce_as<Plain<float>>(out, parts, op);
-    case DType::f64: return reduce_as<Plain<double>>(out, parts, op);
-    case DType::bf16: return reduce_as<Bf16>(out, parts, op);
-    case DType::f16: return reduce_as<F16>(out, parts, op);
-    case DType::i64: return reduce_as<Plain<int64_t>>(out, parts, op);
-    case DType::i32: return reduce_as<Plain<int32_t>>(out, parts, op);
-    case DType::u8: return reduce_as<Plain<uint8_t>>(out, parts, op);
-    default: require_carried("reduce", out.dtype);
+    case DType::f32:
+      return reduce_as<Plain<float>>(out, parts, op);
+    case DType::f64:
+      return reduce_as<Plain<double>>(out, parts, op);
+    case DType::bf16:
+      return reduce_as<Bf16>(out, parts, op);
+    case DType::f16:
+      return reduce_as<F16>(out, parts, op);
+    case DType::i64:
+      return reduce_as<Plain<int64_t>>(out, parts, op);
+    case DType::i32:
+      return reduce_as<Plain<int32_t>>(out, parts, op);
+    case DType::u8:
+      return reduce_as<Plain<uint8_t>>(out, parts, op);
+    default:
+      require_carried("reduce", out.dtype);
   }
 }
 

@@ -65,7 +65,8 @@ class SelfCommunicator final : public Communicator {
   }
   [[noreturn]] static void refuse(const char* collective, int peer) {
     check_peer(collective, 1, peer);
-    core::fail<core::CommError>("[comm] {}: rank 0 cannot be its own peer; use send_receive", collective);
+    core::fail<core::CommError>("[comm] {}: rank 0 cannot be its own peer; use send_receive",
+                                collective);
   }
 
   const bool device_;
@@ -78,15 +79,22 @@ Work copy_to_self(Buffer in, Buffer out, Stream stream, bool device) {
   check_buffer("send_receive", in);
   check_buffer("send_receive", out);
   VT_REQUIRE(CommError, in.count == out.count && in.dtype == out.dtype,
-             "[comm] send_receive: rank must receive what it sends to itself, {} x {}, but expects {} x {}", in.count,
-             core::name(in.dtype), out.count, core::name(out.dtype));
+             "[comm] send_receive: rank must receive what it sends to itself, {} x {}, but expects "
+             "{} x {}",
+             in.count, core::name(in.dtype), out.count, core::name(out.dtype));
   if (in.data == out.data || in.count == 0) return {};
-  if (device) copy_on_device(out.data, in.data, in.bytes(), stream);
-  else std::memmove(out.data, in.data, static_cast<size_t>(in.bytes()));
+  if (device)
+    copy_on_device(out.data, in.data, in.bytes(), stream);
+  else
+    std::memmove(out.data, in.data, static_cast<size_t>(in.bytes()));
   return {};
 }
 
-std::unique_ptr<Communicator> self_communicator() { return std::make_unique<SelfCommunicator>(false); }
-std::unique_ptr<Communicator> device_self_communicator() { return std::make_unique<SelfCommunicator>(true); }
+std::unique_ptr<Communicator> self_communicator() {
+  return std::make_unique<SelfCommunicator>(false);
+}
+std::unique_ptr<Communicator> device_self_communicator() {
+  return std::make_unique<SelfCommunicator>(true);
+}
 
 }  // namespace vitrail::comm

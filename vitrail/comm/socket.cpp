@@ -40,11 +40,14 @@ struct Addresses {
 void resolve(const std::string& address, int port, Addresses& addresses, std::string& reason) {
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
-  const int error = getaddrinfo(address.c_str(), std::to_string(port).c_str(), &hints, &addresses.first);
+  const int error =
+      getaddrinfo(address.c_str(), std::to_string(port).c_str(), &hints, &addresses.first);
   if (error != 0) reason = gai_strerror(error);
 }
 
-int open_socket(int family) { return ::socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0); }
+int open_socket(int family) {
+  return ::socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+}
 
 void send_at_once(int fd) {
   const int on = 1;
@@ -66,20 +69,25 @@ sockaddr_storage any_address(int family, bool loopback, int port) {
   return storage;
 }
 
-socklen_t length_of(int family) { return family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6); }
+socklen_t length_of(int family) {
+  return family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
+}
 
 Listener listen_on(const sockaddr_storage& address, bool loopback, const std::string& where) {
   Listener listener{Socket(open_socket(address.ss_family)), address.ss_family, loopback, 0};
   const int fd = listener.socket.fd(), on = 1;
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-  const bool listening = fd >= 0 && bind(fd, reinterpret_cast<const sockaddr*>(&address), length_of(address.ss_family)) == 0 &&
-                         ::listen(fd, SOMAXCONN) == 0;
+  const bool listening =
+      fd >= 0 &&
+      bind(fd, reinterpret_cast<const sockaddr*>(&address), length_of(address.ss_family)) == 0 &&
+      ::listen(fd, SOMAXCONN) == 0;
   VT_REQUIRE(CommError, listening, "[tcp] cannot listen on {}: {}", where, std::strerror(errno));
   sockaddr_storage bound{};
   socklen_t length = sizeof(bound);
   getsockname(fd, reinterpret_cast<sockaddr*>(&bound), &length);
-  listener.port = ntohs(bound.ss_family == AF_INET ? reinterpret_cast<sockaddr_in*>(&bound)->sin_port
-                                                   : reinterpret_cast<sockaddr_in6*>(&bound)->sin6_port);
+  listener.port =
+      ntohs(bound.ss_family == AF_INET ? reinterpret_cast<sockaddr_in*>(&bound)->sin_port
+                                       : reinterpret_cast<sockaddr_in6*>(&bound)->sin6_port);
   return listener;
 }
 
@@ -91,7 +99,8 @@ bool is_loopback(const std::string& address) {
 
 Deadline Deadline::within(double seconds) const {
   const auto soon = std::chrono::steady_clock::now() +
-                    std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double>(seconds));
+                    std::chrono::duration_cast<std::chrono::steady_clock::duration>(
+                        std::chrono::duration<double>(seconds));
   return {std::min(time, soon), check};
 }
 
@@ -139,7 +148,8 @@ std::string Socket::peer_address() const {
   socklen_t length = sizeof(address);
   char text[NI_MAXHOST] = {};
   if (getpeername(fd_, reinterpret_cast<sockaddr*>(&address), &length) != 0) return "";
-  if (getnameinfo(reinterpret_cast<sockaddr*>(&address), length, text, sizeof(text), nullptr, 0, NI_NUMERICHOST) != 0)
+  if (getnameinfo(reinterpret_cast<sockaddr*>(&address), length, text, sizeof(text), nullptr, 0,
+                  NI_NUMERICHOST) != 0)
     return "";
   return text;
 }
@@ -165,18 +175,21 @@ Listener listen_at(const std::string& address, int port) {
   Addresses addresses;
   std::string reason;
   resolve(address, port, addresses, reason);
-  VT_REQUIRE(CommError, addresses.first != nullptr, "[tcp] MASTER_ADDR {} cannot be resolved: {}", address, reason);
+  VT_REQUIRE(CommError, addresses.first != nullptr, "[tcp] MASTER_ADDR {} cannot be resolved: {}",
+             address, reason);
   const bool loopback = is_loopback(address);
   const int family = addresses.first->ai_family;
-  return listen_on(any_address(family, loopback, port), loopback,
-                   fmt::format("port {} as rank 0 at {}; choose a free MASTER_PORT", port, address));
+  return listen_on(
+      any_address(family, loopback, port), loopback,
+      fmt::format("port {} as rank 0 at {}; choose a free MASTER_PORT", port, address));
 }
 
 Listener listen_like(int family, bool loopback) {
   return listen_on(any_address(family, loopback, 0), loopback, "a free port");
 }
 
-Socket connect_to(const std::string& address, int port, const Deadline& deadline, std::string& reason) {
+Socket connect_to(const std::string& address, int port, const Deadline& deadline,
+                  std::string& reason) {
   Addresses addresses;
   while (!deadline.passed()) {
     if (!addresses.first) resolve(address, port, addresses, reason);
@@ -185,8 +198,10 @@ Socket connect_to(const std::string& address, int port, const Deadline& deadline
       int error = ::connect(socket.fd(), entry->ai_addr, entry->ai_addrlen) == 0 ? 0 : errno;
       if (error == EINPROGRESS) {
         socklen_t length = sizeof(error);
-        if (wait_for(socket.fd(), POLLOUT, deadline.within(5))) getsockopt(socket.fd(), SOL_SOCKET, SO_ERROR, &error, &length);
-        else error = ETIMEDOUT;
+        if (wait_for(socket.fd(), POLLOUT, deadline.within(5)))
+          getsockopt(socket.fd(), SOL_SOCKET, SO_ERROR, &error, &length);
+        else
+          error = ETIMEDOUT;
       }
       if (error == 0) {
         send_at_once(socket.fd());

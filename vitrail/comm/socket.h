@@ -1,5 +1,6 @@
 #pragma once
-/// TCP sockets with deadlines. All are non-blocking; every wait is bounded and calls `check`, which may throw.
+/// TCP sockets with deadlines. All are non-blocking; every wait is bounded and calls `check`, which
+/// may throw.
 
 #include <chrono>
 #include <cstdint>
@@ -45,19 +46,21 @@ bool is_loopback(const std::string& address);
 
 struct Listener {
   Socket socket;
-  int family = 0;        // AF_INET or AF_INET6
+  int family = 0;         // AF_INET or AF_INET6
   bool loopback = false;  // takes connections from this host only
   int port = 0;
   /// A closed socket when the deadline passed.
   Socket accept(const Deadline& deadline) const;
 };
 
-/// Listens on rank 0's address: on loopback only if it is one, else on every interface of its family.
-/// throws CommError naming address, port and reason.
+/// Listens on rank 0's address: on loopback only if it is one, else on every interface of its
+/// family. throws CommError naming address, port and reason.
 Listener listen_at(const std::string& address, int port);
 /// Listens on a port that the system chooses.
 Listener listen_like(int family, bool loopback);
-/// Tries until the deadline, since the other end may come up later; a closed socket after that, the reason in `reason`.
-Socket connect_to(const std::string& address, int port, const Deadline& deadline, std::string& reason);
+/// Tries until the deadline, since the other end may come up later; a closed socket after that, the
+/// reason in `reason`.
+Socket connect_to(const std::string& address, int port, const Deadline& deadline,
+                  std::string& reason);
 
 }  // namespace vitrail::comm

@@ -20,14 +20,17 @@ constexpr int64_t kPrefix = sizeof(uint64_t);
 
 }  // namespace
 
-TcpTransport::TcpTransport(int rank, TcpPeers peers) : rank_(rank), links_(peers.sockets.size()), peers_(std::move(peers)) {
-  for (size_t peer = 0; peer < links_.size(); ++peer) links_[peer].socket = std::move(peers_.sockets[peer]);
+TcpTransport::TcpTransport(int rank, TcpPeers peers)
+    : rank_(rank), links_(peers.sockets.size()), peers_(std::move(peers)) {
+  for (size_t peer = 0; peer < links_.size(); ++peer)
+    links_[peer].socket = std::move(peers_.sockets[peer]);
 }
 
 RequestPtr TcpTransport::start_send(int to, const void* data, int64_t bytes) {
   Link& link = links_[static_cast<size_t>(to)];
   auto request = std::make_shared<Request>(to);
-  link.out.push_back({const_cast<char*>(static_cast<const char*>(data)), bytes, 0, static_cast<uint64_t>(bytes), request});
+  link.out.push_back({const_cast<char*>(static_cast<const char*>(data)), bytes, 0,
+                      static_cast<uint64_t>(bytes), request});
   return request;
 }
 
@@ -43,9 +46,11 @@ void TcpTransport::push(int peer, Link& link) {
     iovec pieces[2] = {};
     int count = 0;
     if (flow.moved < kPrefix)
-      pieces[count++] = {reinterpret_cast<char*>(&flow.prefix) + flow.moved, static_cast<size_t>(kPrefix - flow.moved)};
+      pieces[count++] = {reinterpret_cast<char*>(&flow.prefix) + flow.moved,
+                         static_cast<size_t>(kPrefix - flow.moved)};
     const int64_t done = std::max<int64_t>(0, flow.moved - kPrefix);
-    if (flow.bytes > done) pieces[count++] = {flow.data + done, static_cast<size_t>(flow.bytes - done)};
+    if (flow.bytes > done)
+      pieces[count++] = {flow.data + done, static_cast<size_t>(flow.bytes - done)};
     msghdr message{};
     message.msg_iov = pieces;
     message.msg_iovlen = static_cast<size_t>(count);
@@ -63,7 +68,8 @@ void TcpTransport::pull(int peer, Link& link) {
   while (!link.in.empty()) {
     Flow& flow = link.in.front();
     const bool in_prefix = flow.moved < kPrefix;
-    char* target = in_prefix ? reinterpret_cast<char*>(&flow.prefix) + flow.moved : flow.data + (flow.moved - kPrefix);
+    char* target = in_prefix ? reinterpret_cast<char*>(&flow.prefix) + flow.moved
+                             : flow.data + (flow.moved - kPrefix);
     const int64_t wanted = (in_prefix ? kPrefix : kPrefix + flow.bytes) - flow.moved;
     const ssize_t got = recv(link.socket.fd(), target, static_cast<size_t>(wanted), 0);
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
@@ -72,7 +78,8 @@ void TcpTransport::pull(int peer, Link& link) {
     flow.moved += got;
     if (flow.moved < kPrefix) continue;
     VT_REQUIRE(CommError, flow.prefix == static_cast<uint64_t>(flow.bytes),
-               "[tcp] rank {} sent {} bytes where rank {} expects {}", peer, flow.prefix, rank_, flow.bytes);
+               "[tcp] rank {} sent {} bytes where rank {} expects {}", peer, flow.prefix, rank_,
+               flow.bytes);
     if (flow.moved < kPrefix + flow.bytes) continue;
     flow.request->done = true;
     link.in.pop_front();
@@ -87,7 +94,8 @@ void TcpTransport::progress(std::chrono::microseconds patience) {
     short events = 0;
     if (!link.in.empty()) events |= POLLIN;
     if (!link.out.empty()) events |= POLLOUT;
-    // A closed connection of a peer that nothing is expected from is no failure: it may have finished first.
+    // A closed connection of a peer that nothing is expected from is no failure: it may have
+    // finished first.
     if (events == 0) continue;
     if (!link.socket.is_open()) lost(rank_, peer, "the connection is closed");
     entries.push_back({link.socket.fd(), events, 0});
@@ -103,13 +111,18 @@ void TcpTransport::progress(std::chrono::microseconds patience) {
   }
 }
 
-std::unique_ptr<Transport> TcpTransport::split(const std::vector<int>& members, int serial, Waiter& waiter) {
+std::unique_ptr<Transport> TcpTransport::split(const std::vector<int>& members, int serial,
+                                               Waiter& waiter) {
   const Listener listener = listen_like(peers_.family, peers_.loopback);
   const auto index_of_self = std::find(members.begin(), members.end(), rank_) - members.begin();
   std::vector<int> ports(members.size());
   ports[static_cast<size_t>(index_of_self)] = listener.port;
   std::vector<RequestPtr> requests;
-  TcpPeers child{{}, {}, peers_.family, peers_.loopback, fmt::format("{}/{}.{}", peers_.token, serial, members.front())};
+  TcpPeers child{{},
+                 {},
+                 peers_.family,
+                 peers_.loopback,
+                 fmt::format("{}/{}.{}", peers_.token, serial, members.front())};
   for (size_t i = 0; i < members.size(); ++i) {
     child.addresses.push_back(peers_.addresses[static_cast<size_t>(members[i])]);
     if (members[i] == rank_) continue;

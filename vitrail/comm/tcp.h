@@ -1,7 +1,9 @@
 #pragma once
-/// A full mesh of TCP connections as a Transport. Correct rather than fast: GPU traffic goes through NCCL.
+/// A full mesh of TCP connections as a Transport. Correct rather than fast: GPU traffic goes
+/// through NCCL.
 ///
-/// Wire       a message is its length (8 bytes) and its bytes; the receiver knows the length beforehand and refuses any
+/// Wire       a message is its length (8 bytes) and its bytes; the receiver knows the length
+/// beforehand and refuses any
 ///            other, so nothing is allocated by what arrives.
 
 #include <deque>
@@ -31,7 +33,8 @@ class TcpTransport final : public Transport {
   RequestPtr start_send(int to, const void* data, int64_t bytes) override;
   RequestPtr start_receive(int from, void* data, int64_t bytes) override;
   void progress(std::chrono::microseconds patience) override;
-  std::unique_ptr<Transport> split(const std::vector<int>& members, int serial, Waiter& waiter) override;
+  std::unique_ptr<Transport> split(const std::vector<int>& members, int serial,
+                                   Waiter& waiter) override;
   void close() noexcept override;
 
  private:
@@ -53,9 +56,9 @@ class TcpTransport final : public Transport {
   TcpPeers peers_;  // its sockets have moved to links_
 };
 
-/// Connects `rank` with all ranks listed, each of which listens at addresses[r]:ports[r] and knows `token`.
-/// sockets already open stay. throws CommError naming the rank that did not come.
-void connect_all(int rank, TcpPeers& peers, const std::vector<int>& ports, const Listener& listener, int context,
-                 const Deadline& deadline);
+/// Connects `rank` with all ranks listed, each of which listens at addresses[r]:ports[r] and knows
+/// `token`. sockets already open stay. throws CommError naming the rank that did not come.
+void connect_all(int rank, TcpPeers& peers, const std::vector<int>& ports, const Listener& listener,
+                 int context, const Deadline& deadline);
 
 }  // namespace vitrail::comm

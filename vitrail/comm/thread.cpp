@@ -1,4 +1,5 @@
-// Ranks as threads of one process. A message is a pointer in the receiver's mailbox; the receiver copies the bytes.
+// Ranks as threads of one process. A message is a pointer in the receiver's mailbox; the receiver
+// copies the bytes.
 
 #include <condition_variable>
 #include <cstring>
@@ -24,19 +25,24 @@ struct Message {
   RequestPtr request;
 };
 
-/// What the ranks of one group share. Everything is guarded by `mutex`, except the bytes that messages point to.
+/// What the ranks of one group share. Everything is guarded by `mutex`, except the bytes that
+/// messages point to.
 struct ThreadGroup {
   explicit ThreadGroup(int ranks)
-      : size(ranks), wake(static_cast<size_t>(ranks)), boxes(static_cast<size_t>(ranks * ranks)),
+      : size(ranks),
+        wake(static_cast<size_t>(ranks)),
+        boxes(static_cast<size_t>(ranks * ranks)),
         left(static_cast<size_t>(ranks), false) {}
-  std::deque<Message>& box(int from, int to) { return boxes[static_cast<size_t>(from * size + to)]; }
+  std::deque<Message>& box(int from, int to) {
+    return boxes[static_cast<size_t>(from * size + to)];
+  }
 
   const int size;
   std::mutex mutex;
   std::vector<std::condition_variable> wake;  // one a rank
   std::vector<std::deque<Message>> boxes;
-  std::vector<bool> left;                                                 // ranks that are gone or have failed
-  std::map<std::pair<int, int>, std::weak_ptr<ThreadGroup>> children;     // by split and first member
+  std::vector<bool> left;  // ranks that are gone or have failed
+  std::map<std::pair<int, int>, std::weak_ptr<ThreadGroup>> children;  // by split and first member
 };
 
 class ThreadTransport final : public Transport {
@@ -104,24 +110,26 @@ bool ThreadTransport::receive_one(std::unique_lock<std::mutex>& lock, int from) 
   box.pop_front();
   lock.unlock();
   const bool fits = message.bytes == target.bytes;
-  if (fits) std::memcpy(target.data, message.copy.empty() ? message.data : message.copy.data(),
-                        static_cast<size_t>(message.bytes));
+  if (fits)
+    std::memcpy(target.data, message.copy.empty() ? message.data : message.copy.data(),
+                static_cast<size_t>(message.bytes));
   target.request->done = true;
   lock.lock();
   message.request->done = true;  // under the lock, so that a sender that is about to sleep sees it
   group_->wake[static_cast<size_t>(from)].notify_all();
-  VT_REQUIRE(CommError, fits, "[comm] rank {} sent {} bytes where rank {} expects {}", from, message.bytes, rank_,
-             target.bytes);
+  VT_REQUIRE(CommError, fits, "[comm] rank {} sent {} bytes where rank {} expects {}", from,
+             message.bytes, rank_, target.bytes);
   return true;
 }
 
-// A rank that left can still be heard (its messages lie in the box) but will neither send nor read any more.
+// A rank that left can still be heard (its messages lie in the box) but will neither send nor read
+// any more.
 void ThreadTransport::check_peers() const {
   for (int peer = 0; peer < size(); ++peer) {
     const auto index = static_cast<size_t>(peer);
     if (!group_->left[index]) continue;
-    VT_REQUIRE(CommError, expected_[index].empty(), "[comm] rank {} has left the group while rank {} waits for it",
-               peer, rank_);
+    VT_REQUIRE(CommError, expected_[index].empty(),
+               "[comm] rank {} has left the group while rank {} waits for it", peer, rank_);
     for (const RequestPtr& request : sent_)
       VT_REQUIRE(CommError, request->peer != peer || request->done,
                  "[comm] rank {} has left the group while rank {} sends to it", peer, rank_);
@@ -142,7 +150,8 @@ void ThreadTransport::progress(std::chrono::microseconds patience) {
   group_->wake[static_cast<size_t>(rank_)].wait_for(lock, patience);
 }
 
-std::unique_ptr<Transport> ThreadTransport::split(const std::vector<int>& members, int serial, Waiter&) {
+std::unique_ptr<Transport> ThreadTransport::split(const std::vector<int>& members, int serial,
+                                                  Waiter&) {
   const std::lock_guard lock(group_->mutex);
   std::weak_ptr<ThreadGroup>& slot = group_->children[{serial, members.front()}];
   std::shared_ptr<ThreadGroup> child = slot.lock();
@@ -174,7 +183,8 @@ void ThreadTransport::close() noexcept {
 }  // namespace
 
 void run_thread_group(int size, const std::function<void(Communicator&)>& body) {
-  VT_REQUIRE(CommError, size >= 1, "[comm] a thread group needs at least one rank but got {}", size);
+  VT_REQUIRE(CommError, size >= 1, "[comm] a thread group needs at least one rank but got {}",
+             size);
   const auto group = std::make_shared<ThreadGroup>(size);
   const auto family = std::make_shared<Family>();
   std::mutex mutex;
@@ -183,7 +193,8 @@ void run_thread_group(int size, const std::function<void(Communicator&)>& body) 
   for (int rank = 0; rank < size; ++rank)
     threads.emplace_back([&, rank] {
       try {
-        HostCommunicator communicator(std::make_unique<ThreadTransport>(group, rank), "world", family);
+        HostCommunicator communicator(std::make_unique<ThreadTransport>(group, rank), "world",
+                                      family);
         try {
           body(communicator);
         } catch (...) {

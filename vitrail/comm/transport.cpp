@@ -15,8 +15,9 @@ void Waiter::check(const std::vector<RequestPtr>& requests) const {
   for (const RequestPtr& request : requests)
     if (!request->done) peers.insert(request->peer);
   core::fail<TimeoutError>(
-      "[comm] rank {} waited {:.6g} s (VITRAIL_COMM_TIMEOUT_S) for rank {}, which did not take part", transport_.rank(),
-      timeout_.count(), fmt::join(peers, ", "));
+      "[comm] rank {} waited {:.6g} s (VITRAIL_COMM_TIMEOUT_S) for rank {}, which did not take "
+      "part",
+      transport_.rank(), timeout_.count(), fmt::join(peers, ", "));
 }
 
 void Waiter::complete(const std::vector<RequestPtr>& requests) {
@@ -34,7 +35,8 @@ std::chrono::duration<double> timeout_setting(double otherwise) {
   char* end = nullptr;
   const double seconds = std::strtod(text, &end);
   VT_REQUIRE(CommError, *end == '\0' && std::isfinite(seconds) && seconds > 0 && seconds < 1e8,
-             "[comm] VITRAIL_COMM_TIMEOUT_S must be a positive number of seconds but got '{}'", text);
+             "[comm] VITRAIL_COMM_TIMEOUT_S must be a positive number of seconds but got '{}'",
+             text);
   return std::chrono::duration<double>(seconds);
 }
 

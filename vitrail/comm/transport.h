@@ -1,10 +1,10 @@
 #pragma once
-/// Moves bytes between ranks: what a host backend (thread, mpi, tcp) has to provide. The collectives are written once
-/// on top of it (host_collectives.h).
+/// Moves bytes between ranks: what a host backend (thread, mpi, tcp) has to provide. The
+/// collectives are written once on top of it (host_collectives.h).
 ///
 /// Order      messages from one rank to another arrive in the order of their start.
-/// Threads    one thread uses a transport at a time (the worker of its HostCommunicator); abort() may be called from any.
-/// Errors     CommError naming the peer.
+/// Threads    one thread uses a transport at a time (the worker of its HostCommunicator); abort()
+/// may be called from any. Errors     CommError naming the peer.
 
 #include <atomic>
 #include <chrono>
@@ -46,9 +46,11 @@ class Transport {
   /// Advances what is under way; sleeps for at most `patience` when nothing can move.
   virtual void progress(std::chrono::microseconds patience) = 0;
 
-  /// The transport among `members` (ranks of this one, in their new order; this rank is one of them). Every rank of
-  /// this transport calls it at the same time, each with its own members; `serial` counts these calls.
-  virtual std::unique_ptr<Transport> split(const std::vector<int>& members, int serial, Waiter& waiter) = 0;
+  /// The transport among `members` (ranks of this one, in their new order; this rank is one of
+  /// them). Every rank of this transport calls it at the same time, each with its own members;
+  /// `serial` counts these calls.
+  virtual std::unique_ptr<Transport> split(const std::vector<int>& members, int serial,
+                                           Waiter& waiter) = 0;
 
   /// Called first by abort(), on the thread that aborts; mpi ends the process here.
   virtual void end_job(int /*exit_code*/) noexcept {}
@@ -59,11 +61,13 @@ class Transport {
 /// How long to wait and when to give up.
 class Waiter {
  public:
-  Waiter(Transport& transport, const std::atomic<bool>& aborted, std::chrono::duration<double> timeout)
+  Waiter(Transport& transport, const std::atomic<bool>& aborted,
+         std::chrono::duration<double> timeout)
       : transport_(transport), aborted_(aborted), timeout_(timeout) {}
 
   void restart() { start_ = std::chrono::steady_clock::now(); }
-  /// Returns when all are done. throws CommError on abort, and after the time-out with the ranks waited for.
+  /// Returns when all are done. throws CommError on abort, and after the time-out with the ranks
+  /// waited for.
   void complete(const std::vector<RequestPtr>& requests);
   /// One look; throws as above. `requests` only name the peers in the message.
   void check(const std::vector<RequestPtr>& requests) const;

@@ -25,10 +25,11 @@ std::unique_ptr<Communicator> world_communicator(const Launch& launch) {
   if (!tcp) {
     std::unique_ptr<Communicator> world = mpi_communicator(launch);
     if (world) return world;
-    VT_REQUIRE(CommError, wanted == "auto",
-               "[launch] srun started {} ranks but without an MPI plugin; use srun --mpi=pmix or unset "
-               "VITRAIL_COMM_BACKEND",
-               launch.size);
+    VT_REQUIRE(
+        CommError, wanted == "auto",
+        "[launch] srun started {} ranks but without an MPI plugin; use srun --mpi=pmix or unset "
+        "VITRAIL_COMM_BACKEND",
+        launch.size);
   }
   const Rendezvous meeting =
       find_rendezvous(launch, [](const char* variable) { return std::getenv(variable); });

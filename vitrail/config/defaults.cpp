@@ -59,6 +59,19 @@ void expand_shorthands(Node& root, Problems& problems) {
   }
 }
 
+void replace_length(Node& root) {
+  Node* train = root.find("train");
+  Node* epochs = train ? train->find("epochs") : nullptr;
+  Node* steps = train ? train->find("steps") : nullptr;
+  if (!epochs || !steps || epochs->is_null() || steps->is_null()) return;
+  const bool epochs_in_file = epochs->place.line > 0, steps_in_file = steps->place.line > 0;
+  if (epochs_in_file == steps_in_file) return;
+  Node& replaced = epochs_in_file ? *epochs : *steps;
+  const Node& winner = epochs_in_file ? *steps : *epochs;
+  replaced = Node{};
+  replaced.place = Place{"replaced by " + winner.place.text(), 0, 0, false};
+}
+
 const std::vector<DependentDefault>& dependent_defaults() {
   static const std::vector<DependentDefault> table{
       {"class_token", "true", "for mae"},      // He et al. 2022, arXiv:2111.06377

@@ -12,6 +12,10 @@ namespace vitrail::config {
 /// Writes the short forms of a source in full: split {start, end} and normalize {mean, std}.
 void expand_shorthands(Node& root, Problems& problems);
 
+/// train.steps on the command line replaces the file's train.epochs, and the other way round:
+/// `train.steps=5` is a short run of any recipe.
+void replace_length(Node& root);
+
 /// Sets what model.preset means, where the recipe does not give the key.
 void apply_preset(Node& root, Problems& problems);
 

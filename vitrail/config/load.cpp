@@ -97,17 +97,13 @@ Places places_of(const Node& root, const std::vector<std::string>& keys) {
 }
 
 /// Training needs keys that a recipe for `forward` or `weights` may leave out.
-bool is_for_training(const Node& root) {
-  bool sources = false, epochs = false, steps = false;
-  find_path(root, "data.sources", sources);
-  find_path(root, "train.epochs", epochs);
-  find_path(root, "train.steps", steps);
-  return sources || epochs || steps;
+bool is_for_training(const Recipe& recipe) {
+  return !recipe.data.sources.empty() || recipe.train.epochs || recipe.train.steps;
 }
 
 void judge(const Node& root, const Recipe& recipe, Problems& problems) {
   std::vector<Violation> found = violations(recipe);
-  if (is_for_training(root)) {
+  if (is_for_training(recipe)) {
     const std::vector<Violation> more = training_violations(recipe);
     found.insert(found.end(), more.begin(), more.end());
   }
@@ -135,6 +131,7 @@ ResolvedRecipe parse_recipe(const std::string& yaml, const std::string& name,
     problems.add(root.place, "a recipe must be a map of sections but got " + describe(root));
   if (!root.is_map()) problems.throw_if_any();  // without a tree every further line would be noise
   for (const std::string& text : overrides) apply_override(root, text, problems);
+  replace_length(root);
   expand_shorthands(root, problems);
   apply_preset(root, problems);
   apply_dependent_defaults(root);

@@ -42,22 +42,24 @@ Node make_list(std::vector<Node> items, Place place) {
   return node;
 }
 
-std::string printable(std::string_view text) {
-  constexpr size_t kLimit = 80;
-  size_t length = text.size();
-  if (length > kLimit) {
-    length = kLimit;
-    while (length > 0 && (static_cast<unsigned char>(text[length]) & 0xC0) == 0x80) --length;
-  }
+std::string escape_controls(std::string_view text) {
   std::string line;
-  for (const char c : text.substr(0, length)) {
+  for (const char c : text) {
     const auto byte = static_cast<unsigned char>(c);
     if (byte < 0x20 || byte == 0x7F)
       line += fmt::format("\\x{:02x}", byte);
     else
       line += c;
   }
-  return length < text.size() ? line + "..." : line;
+  return line;
+}
+
+std::string printable(std::string_view text) {
+  constexpr size_t kLimit = 80;
+  if (text.size() <= kLimit) return escape_controls(text);
+  size_t length = kLimit;  // not inside a character of several bytes
+  while (length > 0 && (static_cast<unsigned char>(text[length]) & 0xC0) == 0x80) --length;
+  return escape_controls(text.substr(0, length)) + "...";
 }
 
 std::string describe(const Node& node) {

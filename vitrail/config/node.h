@@ -53,7 +53,9 @@ struct Entry {
 Node make_scalar(std::string text, Place place, bool quoted = false);
 Node make_list(std::vector<Node> items, Place place);
 
-/// One line of printable text: control characters escaped, cut after 80 bytes.
+/// Control characters as \x0a, so that text stays on one line.
+std::string escape_controls(std::string_view text);
+/// The same, cut after 80 bytes.
 std::string printable(std::string_view text);
 /// What a node is, for messages: 'twelve', a list, a map, null.
 std::string describe(const Node& node);

@@ -22,8 +22,9 @@ bool holds(const std::string& outer, const std::string& inner) {
 }  // namespace
 
 std::string problem_line(const std::string& text, const std::string& place) {
-  return place.empty() ? fmt::format("[config] {}", text)
-                       : fmt::format("[config] {}  ({})", text, place);
+  const std::string line = escape_controls(text);  // names and values may hold anything
+  return place.empty() ? fmt::format("[config] {}", line)
+                       : fmt::format("[config] {}  ({})", line, escape_controls(place));
 }
 
 void Problems::add(const Place& place, const std::string& text) { add(place, text, place.text()); }

@@ -408,8 +408,8 @@ ResolvedRecipe parse_recipe(const std::string& yaml, const std::string& name,
 std::vector<std::string> problems(const Recipe& recipe);
 
 /// throws ConfigError unless the recipe holds what training needs: a source, epochs or steps, an
-/// objective. Reading checks this only for recipes that have data.sources, train.epochs or
-/// train.steps; others may describe a model alone.
+/// objective. Reading checks this for recipes with a source, epochs or steps; one without any of
+/// them may describe a model alone.
 void require_training(const Recipe& recipe);
 
 /// YAML that load_recipe reads back to the same recipe. With origins, each line ends in a comment

@@ -93,6 +93,8 @@ std::string introduction() {
       "data.sources[0].root=/data`. A value is YAML in flow form; a list or map replaces what was "
       "there; an index one past the "
       "end of a list appends.\n"
+      "- `train.steps=5` on the command line replaces the file's `train.epochs`, and the other way "
+      "round.\n"
       "- Anchors and aliases work; merge keys (`<<`) and tags do not.\n"
       "- A number in quotes is text. Truth is `true` or `false`.\n"
       "- Limits: {} MiB, {} values after aliases, {} levels.\n"
@@ -124,14 +126,17 @@ std::string preset_tables() {
 }
 
 std::string not_yet_text() {
-  std::string text =
-      "\n## Not in this version\nRefused by name. A key whose value asks for nothing is "
-      "allowed.\n\n"
-      "| key | words | allowed value |\n|---|---|---|\n";
+  std::string words = "\n## Not in this version\nRefused by name.\n\n| key | words |\n|---|---|\n";
+  std::string keys =
+      "\nA key whose value asks for nothing is allowed.\n\n| key | allowed value |\n|---|---|\n";
   for (const NotYet& entry : not_yet_table())
-    text += fmt::format("| `{}` | {} | {} |\n", entry.key, fmt::join(entry.words, ", "),
-                        fmt::join(entry.neutral, ", "));
-  return text;
+    if (entry.words.empty())
+      keys += fmt::format(
+          "| `{}` | {} |\n", entry.key,
+          entry.neutral.empty() ? "-" : fmt::format("{}", fmt::join(entry.neutral, ", ")));
+    else
+      words += fmt::format("| `{}` | {} |\n", entry.key, fmt::join(entry.words, ", "));
+  return words + keys;
 }
 
 }  // namespace

@@ -119,7 +119,7 @@ void check_mae(const Model& model, bool countable, RuleBook& rules) {
         static_cast<int64_t>(std::floor(static_cast<double>(patches) * (1 - model.mask_ratio)));
     if (kept < 1 || kept >= patches)
       rules.add(
-          {"model.mask_ratio", "model.image_size", "model.patch_size"},
+          {"model.mask_ratio"},
           fmt::format(
               "model.mask_ratio must keep and hide at least one of {} patches but {} keeps {}",
               patches, model.mask_ratio, kept),

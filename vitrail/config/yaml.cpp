@@ -4,6 +4,7 @@
 #include <map>
 #include <optional>
 #include <sstream>
+#include <unordered_map>
 
 #include <fmt/format.h>
 #include <yaml-cpp/eventhandler.h>
@@ -89,8 +90,9 @@ class TreeBuilder : public YAML::EventHandler {
   struct Frame {
     Node node;
     YAML::anchor_t anchor;
-    std::optional<Entry> entry;  // a map's key that waits for its value
-    bool dropped = false;        // the value that comes belongs to a key that was refused
+    std::unordered_map<std::string, Place> keys;  // of a map: those seen so far
+    std::optional<Entry> entry;                   // a map's key that waits for its value
+    bool dropped = false;  // the value that comes belongs to a key that was refused
   };
 
   void refuse_tag(const YAML::Mark& mark, const std::string& tag) {
@@ -111,7 +113,7 @@ class TreeBuilder : public YAML::EventHandler {
              YAML::anchor_t anchor) {
     refuse_tag(mark, tag);
     check_depth(mark, 1);
-    Frame frame{{}, anchor, {}, false};
+    Frame frame{{}, anchor, {}, {}, false};
     frame.node.kind = kind;
     frame.node.place = place(mark);
     frames_.push_back(std::move(frame));
@@ -153,19 +155,13 @@ class TreeBuilder : public YAML::EventHandler {
     } else if (key.text == "<<" && !key.quoted) {
       problems_.add(key.place,
                     "merge keys (<<) are not supported; write the keys out or alias single values");
-    } else if (const Place* first = find_key(map.node, key.text)) {
+    } else if (const auto [first, is_new] = map.keys.emplace(key.text, key.place); !is_new) {
       problems_.add(key.place, fmt::format("{} is given twice; first at {}", path_of(key.text),
-                                           first->text()));
+                                           first->second.text()));
     } else {
       map.dropped = false;
       map.entry = Entry{key.text, key.place, {}};
     }
-  }
-
-  static const Place* find_key(const Node& map, const std::string& key) {
-    for (const Entry& entry : map.entries)
-      if (entry.key == key) return &entry.key_place;
-    return nullptr;
   }
 
   /// "data.sources[1].root" for key "root" of the innermost map.

@@ -12,7 +12,7 @@ namespace vitrail::config {
 /// not a crash.
 constexpr int64_t kMaxFileBytes = int64_t{16} << 20;
 constexpr int kMaxDepth = 32;
-constexpr int64_t kMaxNodes = 100'000;  // after aliases are replaced; long text counts as several
+constexpr int64_t kMaxNodes = 20'000;  // after aliases are replaced; long text counts as several
 
 /// Parses one document. Anchors and aliases are replaced by copies. Duplicate keys, keys that are
 /// not text, tags and syntax errors are added to `problems`; what could be read is returned. An

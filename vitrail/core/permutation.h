@@ -2,7 +2,9 @@
 /// A shuffle that needs no memory: a keyed bijection of [0, size).
 ///
 /// Paper    Luby & Rackoff 1988 (Feistel networks); Black & Rogaway 2002 (cycle walking).
-/// Time     eight rounds of mix64, four times on average at worst; O(1) memory for any size.
+/// Time     eight rounds of mix64, repeated less than four times on average (sizes below 16: up to
+/// 64);
+///          O(1) memory for any size.
 /// Threads  immutable after construction.
 
 #include <cstdint>
@@ -27,8 +29,9 @@ class KeyedPermutation {
   uint64_t scramble(uint64_t value) const;
 
   uint64_t size_;
-  int half_bits_ = 1;
-  uint64_t half_mask_ = 1;
+  int half_bits_ =
+      3;  // on 16 places the network favours some orders by a tenth; on 64 none (tested)
+  uint64_t half_mask_ = 7;
   uint64_t round_keys_[kRounds];
 };
 

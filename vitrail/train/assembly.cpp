@@ -9,10 +9,9 @@
 #include <sched.h>
 
 #include "vitrail/core/error.h"
-#include "vitrail/models/key_map.h"
+#include "vitrail/models/weights.h"
 #include "vitrail/parallel/device.h"
 #include "vitrail/train/checkpoint.h"
-#include "vitrail/train/weights_file.h"
 
 namespace vitrail::train {
 
@@ -41,6 +40,12 @@ bool holds_average(const CheckpointReader& checkpoint) {
   const std::vector<std::string> names = checkpoint.names();
   return std::any_of(names.begin(), names.end(),
                      [](const std::string& name) { return name.rfind("ema/", 0) == 0; });
+}
+
+std::string load_checkpoint(models::Model& model, const std::string& path) {
+  const bool average = holds_average(CheckpointReader(path));
+  const std::string source = path + (average ? ", averaged weights" : "");
+  return models::load_tensors(model, read_parameters(path, average), true, source).describe();
 }
 
 }  // namespace
@@ -109,25 +114,6 @@ std::string run_folder(const config::Run& options) {
   return (fs::path(options.output) / options.name).string();
 }
 
-namespace {
-
-/// From a safetensors file whose names follow `from` ("auto": judged by the names).
-std::string load_file(models::Model& model, const std::string& path, const std::string& from,
-                      bool strict) {
-  const std::vector<nn::NamedTensor> tensors = read_weights(path);
-  const models::Naming naming =
-      from == "auto" ? models::detect_naming(tensors) : models::parse_naming(from);
-  return fill_model(model, models::import_names(tensors, naming), path, strict);
-}
-
-std::string load_checkpoint(models::Model& model, const std::string& path) {
-  const bool average = holds_average(CheckpointReader(path));
-  return fill_model(model, read_parameters(path, average),
-                    path + (average ? ", averaged weights" : ""), true);
-}
-
-}  // namespace
-
 std::string load_weights(models::Model& model, const config::Recipe& recipe,
                          const std::string& path) {
   std::error_code error;
@@ -138,7 +124,9 @@ std::string load_weights(models::Model& model, const config::Recipe& recipe,
   if (fs::is_directory(source, error) && !fs::exists(fs::path(source) / "manifest.json"))
     source = source_in_run(source);
   if (fs::is_directory(source, error)) return load_checkpoint(model, source);
-  return load_file(model, source, recipe.model.weights.from.value, recipe.model.weights.strict);
+  return models::load_weights(model, source, recipe.model.weights.from.value,
+                              recipe.model.weights.strict)
+      .describe();
 }
 
 std::string load_start_weights(models::Model& model, const config::Model& options) {
@@ -147,7 +135,8 @@ std::string load_start_weights(models::Model& model, const config::Model& option
   VT_REQUIRE(CheckpointError, fs::exists(path, error),
              "[weights] {}: there is no such file; check model.weights.path", path);
   if (fs::is_directory(path, error)) return load_checkpoint(model, resolve_checkpoint(path));
-  return load_file(model, path, options.weights.from.value, options.weights.strict);
+  return models::load_weights(model, path, options.weights.from.value, options.weights.strict)
+      .describe();
 }
 
 }  // namespace vitrail::train

@@ -31,6 +31,19 @@ std::string tail(std::string_view body) {
   return fmt::format("{}{:08x}{}", kTailStart, core::crc32c(body.data(), body.size()), kTailEnd);
 }
 
+bool has_control_characters(const std::string& name) {
+  return std::any_of(name.begin(), name.end(),
+                     [](unsigned char c) { return c < 0x20 || c == 0x7F; });
+}
+
+/// A name from the file, fit for a terminal.
+std::string printable(std::string name) {
+  name.resize(std::min(name.size(), size_t{200}));
+  for (char& c : name)
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = '?';
+  return name;
+}
+
 /// Fields of one JSON object; messages name the object and the key.
 class Fields {
  public:
@@ -68,7 +81,7 @@ class Fields {
         hex.size() == 8 && hex.find_first_not_of("0123456789abcdef") == std::string::npos;
     VT_REQUIRE(CheckpointError, good,
                "[checkpoint] {}: '{}' must be 8 hexadecimal digits but got '{}'", where_, key,
-               hex.substr(0, 40));
+               printable(hex));
     return static_cast<uint32_t>(std::stoul(hex, nullptr, 16));
   }
 
@@ -88,7 +101,7 @@ json parse_strict(const std::string& text, const std::string& where) {
     if (event == json::parse_event_t::key)
       VT_REQUIRE(CheckpointError, keys.back().insert(parsed.get_ref<const std::string&>()).second,
                  "[checkpoint] {}: '{}' appears twice", where,
-                 parsed.get_ref<const std::string&>().substr(0, 200));
+                 printable(parsed.get_ref<const std::string&>()));
     return true;
   };
   try {
@@ -114,7 +127,7 @@ int64_t checked_count(const std::vector<int64_t>& shape, core::DType dtype,
 bool is_plain_file_name(const std::string& name) {
   return !name.empty() && name.size() <= 255 && name.front() != '.' && name != kManifestName &&
          name.find('/') == std::string::npos && name.find('\\') == std::string::npos &&
-         name.find('\0') == std::string::npos;
+         !has_control_characters(name);
 }
 
 Region parse_region(const json& value, const std::string& where) {
@@ -160,7 +173,7 @@ void check_regions(const TensorEntry& entry, const Manifest& manifest, const std
                where, region.count, core::name(entry.dtype),
                region.count * core::size_bytes(entry.dtype), region.bytes);
     VT_REQUIRE(CheckpointError, manifest.files.contains(region.file),
-               "[checkpoint] {}: unknown file '{}'", where, region.file.substr(0, 200));
+               "[checkpoint] {}: unknown file '{}'", where, printable(region.file));
     next += region.count;
   }
   VT_REQUIRE(CheckpointError, next == count,
@@ -175,7 +188,7 @@ void check_files(const Manifest& manifest, const std::string& where) {
       spans[region.file].emplace_back(region.offset, region.offset + region.bytes);
   for (const auto& [name, file] : manifest.files) {
     VT_REQUIRE(CheckpointError, is_plain_file_name(name),
-               "[checkpoint] {}: '{}' is not a plain file name", where, name.substr(0, 200));
+               "[checkpoint] {}: '{}' is not a plain file name", where, printable(name));
     auto& ranges = spans[name];
     std::sort(ranges.begin(), ranges.end());
     int64_t next = file.header_bytes;
@@ -278,12 +291,13 @@ std::string shape_text(const std::vector<int64_t>& shape) {
 core::DType dtype_named(const std::string& text, const std::string& where) {
   for (int i = 0; i <= static_cast<int>(core::DType::boolean); ++i)
     if (core::name(static_cast<core::DType>(i)) == text) return static_cast<core::DType>(i);
-  fail<CheckpointError>("[checkpoint] {}: unknown dtype '{}'", where, text.substr(0, 40));
+  fail<CheckpointError>("[checkpoint] {}: unknown dtype '{}'", where, printable(text));
 }
 
 std::string to_text(const Manifest& manifest) {
   std::string text = fmt::format("{{\n\"format_version\": {},\n", kCheckpointFormat);
-  for (const auto& [key, value] : info_json(manifest.info).items())
+  const json info = info_json(manifest.info);
+  for (const auto& [key, value] : info.items())
     text += fmt::format("\"{}\": {},\n", key, dump(value));
   append_map(text, "files", manifest.files, file_json);
   append_map(text, "tensors", manifest.tensors, tensor_json);
@@ -295,9 +309,11 @@ void check_manifest(const Manifest& manifest, const std::string& where) {
              "[checkpoint] {}: step and wall_seconds must be finite numbers >= 0 but got {} and {}",
              where, manifest.info.step, manifest.info.wall_seconds);
   for (const auto& [name, entry] : manifest.tensors) {
-    VT_REQUIRE(CheckpointError, !name.empty() && name.size() <= kMaxNameBytes,
-               "[checkpoint] {}: a tensor's name must have 1 to {} bytes", where, kMaxNameBytes);
-    check_regions(entry, manifest, where + ": tensor " + name);
+    VT_REQUIRE(CheckpointError,
+               !name.empty() && name.size() <= kMaxNameBytes && !has_control_characters(name),
+               "[checkpoint] {}: a tensor's name must have 1 to {} printable bytes but got '{}'",
+               where, kMaxNameBytes, printable(name));
+    check_regions(entry, manifest, where + ": tensor " + printable(name));
   }
   check_files(manifest, where);
 }
@@ -327,13 +343,13 @@ Manifest parse_manifest(const std::string& text, const std::string& where) {
   VT_REQUIRE(CheckpointError, files.is_object() && tensors.is_object(),
              "[checkpoint] {}: 'files' and 'tensors' must be objects", where);
   for (const auto& [name, value] : files.items()) {
-    const Fields file(value, where + ": file " + name.substr(0, 200));
+    const Fields file(value, where + ": file " + printable(name));
     manifest.files[name] = {file.integer("bytes", 0, kMaxBytes),
                             file.integer("header_bytes", 8, kMaxBytes),
                             file.checksum("header_crc32c")};
   }
   for (const auto& [name, value] : tensors.items())
-    manifest.tensors[name] = parse_tensor(value, where + ": tensor " + name.substr(0, 200));
+    manifest.tensors[name] = parse_tensor(value, where + ": tensor " + printable(name));
   check_manifest(manifest, where);
   return manifest;
 }

@@ -19,7 +19,6 @@
 #include "vitrail/train/run_folder.h"
 #include "vitrail/train/schedule.h"
 #include "vitrail/train/step.h"
-#include "vitrail/train/weights_file.h"
 
 namespace vitrail::train {
 
@@ -182,6 +181,7 @@ Division Run::division() {
   division.tokens = model_->tokens_per_sample();
   division.model = describe_model(recipe_.model);
   division.weights = weights_read_;
+  division.ema_decay = recipe_.train.ema_decay;
   return division;
 }
 
@@ -348,6 +348,10 @@ ReportData Run::report_data(const std::vector<SplitResult>& results) {
 }
 
 RunResult Run::operator()() {
+  VT_REQUIRE(ConfigError, steps_per_epoch_ > 0,
+             "[data] an epoch must hold at least one batch but {} samples are fewer than "
+             "data.batch_size {}",
+             loader_.samples(), recipe_.data.batch_size);
   if (options_.dry_run) {
     for (const auto& [name, value] : division().rows())
       log_.line(fmt::format("{:<16}{}", name, value));

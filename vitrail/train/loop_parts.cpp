@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <atomic>
 #include <csignal>
+#include <map>
 #include <mutex>
 
 #include <fmt/format.h>
 
 #include "vitrail/core/text.h"
+#include "vitrail/models/weights.h"
 #include "vitrail/parallel/device.h"
 #include "vitrail/train/bench_step.h"
 
@@ -46,6 +48,8 @@ Rows Division::rows() const {
       "strategy", ranks > 1 ? fmt::format("{}, {} gradient buckets", strategy, buckets) : strategy);
   rows.emplace_back("data", fmt::format("{} training and {} held-out samples",
                                         core::format_count(samples), core::format_count(held_out)));
+  if (ema_decay)
+    rows.emplace_back("evaluation", fmt::format("moving average of the weights, decay {}", *ema_decay));
   rows.emplace_back("steps",
                     fmt::format("{} = {:.4g} epochs of {}", core::format_count(total_steps),
                                 static_cast<double>(total_steps) /
@@ -153,6 +157,19 @@ std::string signal_name(int signal) {
   return signal == SIGTERM   ? "SIGTERM"
          : signal == SIGUSR1 ? "SIGUSR1"
                              : fmt::format("signal {}", signal);
+}
+
+void write_weights(const std::string& path, const models::Model& model,
+                   const parallel::UnitSet& units, const at::Tensor& arena) {
+  std::map<std::string, at::Tensor> by_name;
+  units.for_each_slot([&](const parallel::ParameterSlot& slot) {
+    by_name.emplace(slot.name, parallel::UnitSet::view(arena, slot).detach());
+  });
+  std::vector<nn::NamedTensor> tensors;
+  for (const nn::NamedTensor& parameter : model.named_parameters())
+    tensors.push_back({parameter.name, by_name.at(parameter.name)});
+  for (const nn::NamedTensor& fixed : model.fixed_tensors()) tensors.push_back(fixed);
+  models::write_tensors(path, tensors, {{"format", "pt"}});
 }
 
 }  // namespace vitrail::train

@@ -26,6 +26,7 @@ struct Division {
   int64_t samples = 0, held_out = 0, steps_per_epoch = 0, total_steps = 0;
   int64_t parameters = 0, tokens = 0;
   double gflops_per_sample = 0;
+  std::optional<double> ema_decay;
   Rows rows() const;
 };
 
@@ -64,5 +65,10 @@ class StopSignal {
 /// The signal that any rank received, the same on every rank; 0 = none.
 int agreed_signal(const StopSignal& stop, comm::Communicator& world);
 std::string signal_name(int signal);
+
+/// Writes an arena's parameters and the model's fixed tensors in fp32 under the model's own names;
+/// the file appears whole or not at all.
+void write_weights(const std::string& path, const models::Model& model,
+                   const parallel::UnitSet& units, const at::Tensor& arena);
 
 }  // namespace vitrail::train

@@ -1,5 +1,5 @@
-// Ranks as MPI processes. Only point-to-point calls are used for data: the collectives, and with them the order of
-// every sum, are the project's own.
+// Ranks as MPI processes. Only point-to-point calls are used for data: the collectives, and with
+// them the order of every sum, are the project's own.
 
 #include <algorithm>
 #include <atomic>
@@ -46,8 +46,8 @@ void end_job_now(int exit_code) {
   MPI_Abort(MPI_COMM_WORLD, exit_code == 0 ? static_cast<int>(core::ExitCode::comm) : exit_code);
 }
 
-// Registered with atexit. A process that exits while a group is open left its main path, and MPI_Finalize would wait for
-// peers that wait for it.
+// Registered with atexit. A process that exits while a group is open left its main path, and
+// MPI_Finalize would wait for peers that wait for it.
 void finalize() {
   if (!is_running()) return;
   if (open_groups > 0) end_job_now(static_cast<int>(core::ExitCode::comm));
@@ -59,11 +59,14 @@ void start_mpi() {
   std::call_once(once, [] {
     int started = 0, level = MPI_THREAD_SINGLE;
     MPI_Initialized(&started);
-    if (started) MPI_Query_thread(&level);
-    else require(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &level), "MPI_Init_thread");
+    if (started)
+      MPI_Query_thread(&level);
+    else
+      require(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &level), "MPI_Init_thread");
     if (!started) std::atexit(finalize);
     VT_REQUIRE(CommError, level >= MPI_THREAD_MULTIPLE,
-               "[mpi] this MPI library does not let several threads communicate (MPI_THREAD_MULTIPLE); use another one, "
+               "[mpi] this MPI library does not let several threads communicate "
+               "(MPI_THREAD_MULTIPLE); use another one, "
                "or VITRAIL_COMM_BACKEND=tcp with MASTER_ADDR and MASTER_PORT");
   });
 }
@@ -87,12 +90,14 @@ class MpiTransport final : public Transport {
 
   RequestPtr start_send(int to, const void* data, int64_t bytes) override {
     return start(to, bytes, false, [&](int64_t offset, int count, MPI_Request* request) {
-      return MPI_Isend(static_cast<const char*>(data) + offset, count, MPI_BYTE, to, kTag, comm_, request);
+      return MPI_Isend(static_cast<const char*>(data) + offset, count, MPI_BYTE, to, kTag, comm_,
+                       request);
     });
   }
   RequestPtr start_receive(int from, void* data, int64_t bytes) override {
     return start(from, bytes, true, [&](int64_t offset, int count, MPI_Request* request) {
-      return MPI_Irecv(static_cast<char*>(data) + offset, count, MPI_BYTE, from, kTag, comm_, request);
+      return MPI_Irecv(static_cast<char*>(data) + offset, count, MPI_BYTE, from, kTag, comm_,
+                       request);
     });
   }
   void progress(std::chrono::microseconds patience) override;
@@ -121,7 +126,8 @@ class MpiTransport final : public Transport {
 template <class Start>
 RequestPtr MpiTransport::start(int peer, int64_t bytes, bool receives, Start&& start_piece) {
   auto request = std::make_shared<Request>(peer);
-  request->pieces = static_cast<int>(std::max<int64_t>(1, (bytes + kLargestMessage - 1) / kLargestMessage));
+  request->pieces =
+      static_cast<int>(std::max<int64_t>(1, (bytes + kLargestMessage - 1) / kLargestMessage));
   for (int piece = 0; piece < request->pieces; ++piece) {
     const int64_t offset = piece * kLargestMessage;
     const int count = static_cast<int>(std::min(kLargestMessage, bytes - offset));
@@ -138,8 +144,9 @@ void MpiTransport::check_piece(const Piece& piece, MPI_Status& status) const {
   if (!piece.receives) return;
   int count = 0;
   MPI_Get_count(&status, MPI_BYTE, &count);
-  VT_REQUIRE(CommError, count == piece.bytes, "[mpi] rank {} sent {} bytes where rank {} expects {}",
-             piece.request->peer, count, rank_, piece.bytes);
+  VT_REQUIRE(CommError, count == piece.bytes,
+             "[mpi] rank {} sent {} bytes where rank {} expects {}", piece.request->peer, count,
+             rank_, piece.bytes);
 }
 
 void MpiTransport::progress(std::chrono::microseconds patience) {
@@ -157,9 +164,12 @@ void MpiTransport::progress(std::chrono::microseconds patience) {
     require(error, "MPI_Testsome");
   }
   if (finished == 0) {
-    // MPI offers no wait with a time limit. Yielding first keeps short waits short; ranks may share cores.
-    if (++idle_ < kSpins) std::this_thread::yield();
-    else std::this_thread::sleep_for(std::min(patience, std::chrono::microseconds(50)));
+    // MPI offers no wait with a time limit. Yielding first keeps short waits short; ranks may share
+    // cores.
+    if (++idle_ < kSpins)
+      std::this_thread::yield();
+    else
+      std::this_thread::sleep_for(std::min(patience, std::chrono::microseconds(50)));
     return;
   }
   idle_ = 0;
@@ -186,7 +196,8 @@ std::unique_ptr<Transport> MpiTransport::split(const std::vector<int>& members, 
   return std::make_unique<MpiTransport>(child);
 }
 
-// The group has failed and its buffers are about to be freed, so nothing may be received into them any more.
+// The group has failed and its buffers are about to be freed, so nothing may be received into them
+// any more.
 void MpiTransport::close() noexcept {
   if (!is_running()) return;
   for (size_t i = 0; i < active_.size(); ++i)
@@ -223,12 +234,14 @@ std::unique_ptr<Communicator> mpi_communicator(const Launch& launch) {
   MPI_Comm_size(MPI_COMM_WORLD, &size);
   if (by_srun && size == 1) return nullptr;
   VT_REQUIRE(CommError, size == launch.size && rank == launch.rank,
-             "[mpi] {} says rank {} of {} but the MPI library says rank {} of {}; use the mpirun that belongs to the "
+             "[mpi] {} says rank {} of {} but the MPI library says rank {} of {}; use the mpirun "
+             "that belongs to the "
              "library this program is linked with",
              launch.launcher, launch.rank, launch.size, rank, size);
   MPI_Comm world = MPI_COMM_NULL;
   require(MPI_Comm_dup(MPI_COMM_WORLD, &world), "MPI_Comm_dup");
-  return std::make_unique<HostCommunicator>(std::make_unique<MpiTransport>(world), "world", std::make_shared<Family>());
+  return std::make_unique<HostCommunicator>(std::make_unique<MpiTransport>(world), "world",
+                                            std::make_shared<Family>());
 }
 
 }  // namespace vitrail::comm

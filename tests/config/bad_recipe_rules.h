@@ -1,0 +1,253 @@
+#pragma once
+/// Values that are refused because of what other values say.
+
+#include "tests/config/bad_recipe.h"
+
+namespace vitrail::config {
+
+inline const std::vector<BadRecipe>& bad_values() {
+  static const std::vector<BadRecipe> table{
+      {kBase,
+       {"model.num_heads=10"},
+       "[config] model.embed_dim must be a multiple of model.num_heads but got 64 and 10  "
+       "(r.yaml:5:14, command line: model.num_heads=10)"},
+      {kBase,
+       {"model.embed_dim=0"},
+       "[config] model.embed_dim must be at least 1 but got 0  (command line: model.embed_dim=0)"},
+      {kBase,
+       {"model.depth=20000"},
+       "[config] model.depth must be at most 10000 but got 20000  (command line: "
+       "model.depth=20000)"},
+      {kBase,
+       {"model.depth=-1"},
+       "[config] model.depth must be at least 1 but got -1  (command line: model.depth=-1)"},
+      {kBase,
+       {"model.image_size=[8]"},
+       "[config] model.image_size must be [H, W] or [D, H, W] but got [8]  (command line: "
+       "model.image_size=[8])"},
+      {kBase,
+       {"model.image_size=[9,8]"},
+       "[config] model.image_size[0] must be a multiple of model.patch_size but got 9 and 2  "
+       "(command line: model.image_size=[9,8], r.yaml:4:15)"},
+      {kBase,
+       {"model.image_size=[8,0]"},
+       "[config] model.image_size[1] must be at least 1 but got 0  (command line: "
+       "model.image_size=[8,0])"},
+      {kBase,
+       {"model.image_size=[65536,65536]", "model.patch_size=4"},
+       "[config] model.image_size [65536, 65536] in patches of 4 must give at most 16777216 tokens "
+       "but gives 268435456  (command line: model.image_size=[65536,65536], command line: "
+       "model.patch_size=4)"},
+      {kBase,
+       {"model.image_size=[65536,65536,65536]", "model.patch_size=4096"},
+       "[config] model.image_size [65536, 65536, 65536] with 3 channels must give at most "
+       "17179869184 values but gives 844424930131968  (command line: "
+       "model.image_size=[65536,65536,65536])"},
+      {kBase,
+       {"model.pos_embed=sincos", "model.embed_dim=66", "model.num_heads=2"},
+       "[config] model.embed_dim must be a multiple of 4 for sincos positions in 2-D but got 66  "
+       "(command line: model.embed_dim=66, command line: model.pos_embed=sincos)"},
+      {kBase,
+       {"model.pos_embed=sincos", "model.image_size=[8,8,8]"},
+       "[config] model.embed_dim must be a multiple of 6 for sincos positions in 3-D but got 64  "
+       "(r.yaml:5:14, command line: model.pos_embed=sincos)"},
+      {kBase,
+       {"model.drop_path_rate=1"},
+       "[config] model.drop_path_rate must be at least 0 and below 1 but got 1  (command line: "
+       "model.drop_path_rate=1)"},
+      {kBase,
+       {"model.attn_drop_rate=-0.1"},
+       "[config] model.attn_drop_rate must be at least 0 and below 1 but got -0.1  (command line: "
+       "model.attn_drop_rate=-0.1)"},
+      {kBase,
+       {"model.kind=mae", "model.mask_ratio=1"},
+       "[config] model.mask_ratio must be above 0 and below 1 but got 1  (command line: "
+       "model.mask_ratio=1)"},
+      {kBase,
+       {"model.kind=mae", "model.mask_ratio=0.99"},
+       "[config] model.mask_ratio must keep and hide at least one of 16 patches but 0.99 keeps 0  "
+       "(command line: model.mask_ratio=0.99)"},
+      {kBase,
+       {"model.kind=mae", "model.mask_ratio=1e-18"},
+       "[config] model.mask_ratio must keep and hide at least one of 16 patches but 1e-18 keeps 16 "
+       " (command line: model.mask_ratio=1e-18)"},
+      {kBase,
+       {"model.kind=mae", "model.decoder_num_heads=5"},
+       "[config] model.decoder_embed_dim must be a multiple of model.decoder_num_heads but got 512 "
+       "and 5  (command line: model.decoder_num_heads=5)"},
+      {kBase,
+       {"model.class_token=false", "model.pool=token"},
+       "[config] model.pool token needs model.class_token true but it is false; use pool: avg  "
+       "(command line: model.pool=token, command line: model.class_token=false)"},
+      {kBase,
+       {"model.mlp_ratio=0"},
+       "[config] model.mlp_ratio must be above 0 but got 0  (command line: model.mlp_ratio=0)"},
+      {kBase,
+       {"model.mlp_ratio=1e9"},
+       "[config] model.mlp_ratio must give an MLP width from 1 to 4194304 but got 64 * 1000000000  "
+       "(command line: model.mlp_ratio=1e9, r.yaml:5:14)"},
+      {kBase,
+       {"model.num_classes=-1"},
+       "[config] model.num_classes must be at least 0 but got -1  (command line: "
+       "model.num_classes=-1)"},
+      {kBase,
+       {"model.num_classes=0"},
+       "[config] model.num_classes must be at least 1 to train a classifier but got 0  (command "
+       "line: model.num_classes=0)"},
+      {kBase,
+       {"model.pool=none"},
+       "[config] model.pool must be token or avg to train a classifier but got 'none'  (command "
+       "line: model.pool=none)"},
+      {kBase,
+       {"model.label_smoothing=1"},
+       "[config] model.label_smoothing must be at least 0 and below 1 but got 1  (command line: "
+       "model.label_smoothing=1)"},
+      {kBase,
+       {"model.norm_eps=0"},
+       "[config] model.norm_eps must be above 0 but got 0  (command line: model.norm_eps=0)"},
+      {kBase,
+       {"train={epochs: 2, steps: 5}"},
+       "[config] train.epochs and train.steps exclude each other but got 2 and 5; set one to null  "
+       "(command line: train={epochs: 2, steps: 5})"},
+      {kBase,
+       {"train.epochs=null"},
+       "[config] one of train.epochs and train.steps must be given but neither is  (command line: "
+       "train.epochs=null)"},
+      {kBase,
+       {"train.epochs=0"},
+       "[config] train.epochs must be at least 1 but got 0  (command line: train.epochs=0)"},
+      {kBase,
+       {"data.batch_size=0"},
+       "[config] data.batch_size must be at least 1 but got 0  (command line: data.batch_size=0)"},
+      {kBase,
+       {"train.micro_batches=7"},
+       "[config] data.batch_size must be a multiple of train.micro_batches but got 64 and 7  "
+       "(r.yaml:8:15, command line: train.micro_batches=7)"},
+      {kBase,
+       {"train.optimizer.lr=0"},
+       "[config] train.optimizer.lr must be above 0 but got 0  (command line: "
+       "train.optimizer.lr=0)"},
+      {kBase,
+       {"train.optimizer.betas=[0.9]"},
+       "[config] train.optimizer.betas must hold 2 numbers but holds 1  (command line: "
+       "train.optimizer.betas=[0.9])"},
+      {kBase,
+       {"train.optimizer.betas=[0.9,1]"},
+       "[config] train.optimizer.betas[1] must be at least 0 and below 1 but got 1  (command line: "
+       "train.optimizer.betas=[0.9,1])"},
+      {kBase,
+       {"train.schedule.warmup_steps=-1"},
+       "[config] train.schedule.warmup_steps must be at least 0 but got -1  (command line: "
+       "train.schedule.warmup_steps=-1)"},
+      {kBase,
+       {"train.schedule.min_lr=1"},
+       "[config] train.schedule.min_lr must be at most train.optimizer.lr but got 1 and 0.001  "
+       "(command line: train.schedule.min_lr=1)"},
+      {kBase,
+       {"train.clip_grad_norm=-1"},
+       "[config] train.clip_grad_norm must be at least 0 but got -1  (command line: "
+       "train.clip_grad_norm=-1)"},
+      {kBase,
+       {"train.ema_decay=1"},
+       "[config] train.ema_decay must be at least 0 and below 1 but got 1  (command line: "
+       "train.ema_decay=1)"},
+      {kBase,
+       {"data.sources=[]"},
+       "[config] data.sources must hold at least one source to train from but is empty  (command "
+       "line: data.sources=[])"},
+      {kBase,
+       {"data.sources[0].split=[0.5,0.2]"},
+       "[config] data.sources[0].split must be [start, end] with 0 <= start < end <= 1 but got "
+       "[0.5, 0.2]  (command line: data.sources[0].split=[0.5,0.2])"},
+      {kBase,
+       {"data.sources[0].split=[0,0.5,1]"},
+       "[config] data.sources[0].split must be [start, end] with 0 <= start < end <= 1 but got [0, "
+       "0.5, 1]  (command line: data.sources[0].split=[0,0.5,1])"},
+      {kBase,
+       {"data.sources[0].mean=[0.5,0.5]"},
+       "[config] data.sources[0].mean must hold 1 or model.in_channels = 3 numbers but holds 2  "
+       "(command line: data.sources[0].mean=[0.5,0.5])"},
+      {kBase,
+       {"data.sources[0].std=[0]"},
+       "[config] data.sources[0].std[0] must be above 0 but got 0  (command line: "
+       "data.sources[0].std=[0])"},
+      {kBase,
+       {"data.sources[0].augment=[flop]"},
+       "[config] data.sources[0].augment[0] must be flip, crop:PAD or shift:PIXELS but got 'flop'  "
+       "(command line: data.sources[0].augment=[flop])"},
+      {kBase,
+       {"data.sources[0].augment=[crop]"},
+       "[config] data.sources[0].augment[0] must be crop:N with a whole number N from 0 to 4096 "
+       "but got 'crop'  (command line: data.sources[0].augment=[crop])"},
+      {kBase,
+       {"data.sources[0].augment=[shift:-1]"},
+       "[config] data.sources[0].augment[0] must be shift:N with a whole number N from 0 to 4096 "
+       "but got 'shift:-1'  (command line: data.sources[0].augment=[shift:-1])"},
+      {kBase,
+       {"data.sources[0].augment=[crop:1.5]"},
+       "[config] data.sources[0].augment[0] must be crop:N with a whole number N from 0 to 4096 "
+       "but got 'crop:1.5'  (command line: data.sources[0].augment=[crop:1.5])"},
+      {kBase,
+       {"data.sources[0].root="},
+       "[config] data.sources[0].root must name the data of the reader digits but is empty  "
+       "(command line: data.sources[0].root=)"},
+      {kBase,
+       {"data.sources[0].weight=0"},
+       "[config] data.sources[0].weight must be above 0 but got 0  (command line: "
+       "data.sources[0].weight=0)"},
+      {kBase,
+       {"data.sources[0].resize=[16]"},
+       "[config] data.sources[0].resize must have as many sides as model.image_size but got 1 and "
+       "2  (command line: data.sources[0].resize=[16], r.yaml:3:15)"},
+      {kBase,
+       {"data.sources[0].resize=[16,4]"},
+       "[config] data.sources[0].resize[1] must be at least model.image_size[1] but got 4 and 8  "
+       "(command line: data.sources[0].resize=[16,4], r.yaml:3:19)"},
+      {kBase,
+       {"data.sources[0]={reader: random, root: many}"},
+       "[config] data.sources[0].root of the reader random must be a number of samples or empty "
+       "but got 'many'  (command line: data.sources[0]={reader: random, root: many})"},
+      {kBase,
+       {"eval.sources=[{reader: random},{reader: random}]"},
+       "[config] eval.sources[1].name must differ from that of eval.sources[0] but both are "
+       "'random'  (command line: eval.sources=[{reader: random},{reader: random}])"},
+      {kBase,
+       {"checkpoint.keep=-1"},
+       "[config] checkpoint.keep must be at least 0 but got -1  (command line: "
+       "checkpoint.keep=-1)"},
+      {kBase,
+       {"logging.every_steps=0"},
+       "[config] logging.every_steps must be at least 1 but got 0  (command line: "
+       "logging.every_steps=0)"},
+      {kBase,
+       {"run.name=a/b"},
+       "[config] run.name must be usable as a folder name (no '/', at most 200 bytes) but is 'a/b' "
+       " (command line: run.name=a/b)"},
+      {kBase,
+       {"run.name=.."},
+       "[config] run.name must be usable as a folder name (no '/', at most 200 bytes) but is '..'  "
+       "(command line: run.name=..)"},
+      {kBase,
+       {"run.name="},
+       "[config] run.name must be usable as a folder name (no '/', at most 200 bytes) but is ''  "
+       "(command line: run.name=)"},
+      {kBase,
+       {"run.output="},
+       "[config] run.output must name a folder but is empty  (command line: run.output=)"},
+      {kBase,
+       {"run.seed=-1"},
+       "[config] run.seed must be at least 0 but got -1  (command line: run.seed=-1)"},
+      {kBase,
+       {"parallel.replicate=-1", "parallel.shard=-1"},
+       "[config] only one of parallel.replicate and parallel.shard can be -1 (all ranks that are "
+       "left) but both are  (command line: parallel.replicate=-1, command line: "
+       "parallel.shard=-1)"},
+      {kBase,
+       {"parallel.replicate=0"},
+       "[config] parallel.replicate must be a number of ranks from 1 to 1048576, or -1, but got 0  "
+       "(command line: parallel.replicate=0)"},
+  };
+  return table;
+}
+
+}  // namespace vitrail::config

@@ -1,0 +1,236 @@
+#include "vitrail/train/loop.h"
+
+#include <csignal>
+#include <filesystem>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/train/tiny_run.h"
+#include "vitrail/core/error.h"
+#include "vitrail/models/metrics.h"
+
+namespace vitrail::train {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+TrainOptions quiet(const std::string& resume = "auto") {
+  TrainOptions options;
+  options.print = false;
+  options.resume = resume;
+  return options;
+}
+
+RunResult train_alone(const config::ResolvedRecipe& recipe, const TrainOptions& options = quiet()) {
+  return run_training(recipe, *comm::self_communicator(), options);
+}
+
+/// The result of rank 0.
+RunResult train_together(const config::ResolvedRecipe& recipe, int ranks,
+                         const TrainOptions& options = quiet()) {
+  RunResult result;
+  comm::run_thread_group(ranks, [&](comm::Communicator& world) {
+    RunResult mine = run_training(recipe, world, options);
+    if (world.rank() == 0) result = std::move(mine);
+  });
+  return result;
+}
+
+double worst_relative(const std::vector<double>& a, const std::vector<double>& b) {
+  double worst = 0;
+  for (size_t i = 0; i < a.size(); ++i)
+    worst = std::max(worst, std::abs(a[i] - b[i]) / std::abs(a[i]));
+  return worst;
+}
+
+TEST(Loop, TheLossFallsAndTheHeldOutAccuracyRises) {
+  const Workplace place;
+  const RunResult result = train_alone(tiny_recipe(place, "falls", {"train.steps=60"}));
+  ASSERT_EQ(result.losses.size(), 60u);
+  EXPECT_LT(result.losses.back(), 0.5 * result.losses.front());
+  // Ten classes by chance: 0.1.
+  EXPECT_GT(models::metric(result.evaluation.at(0).metrics, "accuracy"), 0.6);
+  EXPECT_EQ(result.evaluation.at(0).samples, 41);
+}
+
+TEST(Loop, ARunFolderHoldsRecipeMetricsWeightsAndCheckpoint) {
+  const Workplace place;
+  const RunResult result = train_alone(tiny_recipe(
+      place, "whole", {"train.ema_decay=0.9", "logging.html=true", "logging.tensorboard=true"}));
+  for (const char* name :
+       {"recipe.yaml", "metrics.jsonl", "log.txt", "history.jsonl", "weights.safetensors",
+        "weights-ema.safetensors", "checkpoints/step-00000020/manifest.json", "report.html",
+        "tensorboard", "report/data.json"})
+    EXPECT_TRUE(fs::exists(fs::path(result.folder) / name)) << name;
+  EXPECT_EQ(read_steps(result.folder).size(), 20u);
+}
+
+TEST(Loop, ResumingIsEqualBitForBit) {
+  const Workplace place;
+  const RunResult straight = train_alone(tiny_recipe(place, "straight", {"train.ema_decay=0.9"}));
+  const RunResult first =
+      train_alone(tiny_recipe(place, "halves", {"train.ema_decay=0.9", "train.steps=10"}));
+  const RunResult second = train_alone(tiny_recipe(place, "halves", {"train.ema_decay=0.9"}));
+  EXPECT_EQ(second.first_step, 10);
+  std::vector<double> both = first.losses;
+  both.insert(both.end(), second.losses.begin(), second.losses.end());
+  EXPECT_EQ(both, straight.losses);
+  for (const char* name : {"/weights.safetensors", "/weights-ema.safetensors"})
+    EXPECT_EQ(read_bytes(straight.folder + name), read_bytes(second.folder + name)) << name;
+  const auto steps = read_steps(second.folder);
+  ASSERT_EQ(steps.size(), 20u);  // no step twice
+  for (size_t i = 0; i < steps.size(); ++i) EXPECT_EQ(steps[i]["step"], i + 1);
+}
+
+TEST(Loop, ResumingFromAnEarlierCheckpointGivesUpTheLaterSteps) {
+  const Workplace place;
+  const RunResult whole = train_alone(tiny_recipe(place, "back", {"checkpoint.every_steps=10"}));
+  const RunResult again = train_alone(tiny_recipe(place, "back", {"checkpoint.every_steps=10"}),
+                                      quiet(whole.folder + "/checkpoints/step-00000010"));
+  EXPECT_EQ(again.first_step, 10);
+  EXPECT_EQ(read_steps(again.folder).size(), 20u);
+  EXPECT_EQ(std::vector<double>(whole.losses.begin() + 10, whole.losses.end()), again.losses);
+}
+
+TEST(Loop, StartingAnewKeepsTheOldNumbersAside) {
+  const Workplace place;
+  const RunResult first = train_alone(tiny_recipe(place, "anew", {"train.steps=6"}));
+  const RunResult second =
+      train_alone(tiny_recipe(place, "anew", {"train.steps=4"}), quiet("never"));
+  EXPECT_EQ(second.first_step, 0);
+  EXPECT_EQ(read_steps(second.folder).size(), 4u);
+  EXPECT_TRUE(fs::exists(first.folder + "/metrics-superseded-1.jsonl"));
+}
+
+TEST(Loop, AFinishedRunIsEvaluatedAgainWithoutAStep) {
+  const Workplace place;
+  const RunResult first = train_alone(tiny_recipe(place, "done"));
+  const RunResult again = train_alone(tiny_recipe(place, "done"));
+  EXPECT_TRUE(again.losses.empty());
+  EXPECT_EQ(first.evaluation.at(0).metrics, again.evaluation.at(0).metrics);
+}
+
+TEST(Loop, LossesDoNotDependOnTheNumberOfRanks) {
+  const Workplace place;
+  const RunResult one = train_alone(tiny_recipe(place, "one"));
+  for (int ranks : {2, 4}) {
+    const RunResult many = train_together(tiny_recipe(place, fmt::format("ranks{}", ranks)), ranks);
+    const double first = worst_relative({one.losses[0]}, {many.losses[0]});
+    const double worst = worst_relative(one.losses, many.losses);
+    fmt::print("{} ranks against one: first step {:.2e}, worst of 20 {:.2e}\n", ranks, first,
+               worst);
+    // fp32 sums in another order; the bounds are those promised for N ranks against one.
+    EXPECT_LE(first, 1e-6);
+    EXPECT_LE(worst, 1e-5);
+    // Counts are exact whatever the ranks; 41 held-out samples do not divide evenly.
+    EXPECT_EQ(many.evaluation.at(0).samples, 41);
+    EXPECT_EQ(models::metric(one.evaluation.at(0).metrics, "accuracy"),
+              models::metric(many.evaluation.at(0).metrics, "accuracy"));
+  }
+}
+
+TEST(Loop, MicroBatchesGiveTheSameLosses) {
+  const Workplace place;
+  const RunResult whole = train_alone(tiny_recipe(place, "whole"));
+  const RunResult pieces = train_alone(tiny_recipe(place, "pieces", {"train.micro_batches=4"}));
+  const double worst = worst_relative(whole.losses, pieces.losses);
+  fmt::print("four micro-batches against one: worst of 20 {:.2e}\n", worst);
+  EXPECT_LE(worst, 1e-5);  // fp32 sums in another order, 20 steps
+}
+
+TEST(Loop, ResumingOnAnotherNumberOfRanksGoesOnWithTheSameCourse) {
+  const Workplace place;
+  const RunResult straight = train_alone(tiny_recipe(place, "straight"));
+  train_alone(tiny_recipe(place, "grows", {"train.steps=10"}));
+  const RunResult second = train_together(tiny_recipe(place, "grows"), 4);
+  EXPECT_EQ(second.first_step, 10);
+  const std::vector<double> tail(straight.losses.begin() + 10, straight.losses.end());
+  const double worst = worst_relative(tail, second.losses);
+  fmt::print("1 then 4 ranks against 1: worst {:.2e}\n", worst);
+  EXPECT_LE(worst, 1e-5);  // fp32 sums in another order
+}
+
+TEST(Loop, AMaskedAutoencoderTrainsAndLeavesPictures) {
+  const Workplace place;
+  const RunResult result =
+      train_alone(tiny_recipe(place, "mae",
+                              {"model.kind=mae", "model.decoder_embed_dim=32",
+                               "model.decoder_depth=1", "model.decoder_num_heads=2",
+                               "model.norm_pix_loss=true", "train.steps=40", "logging.html=true"}));
+  EXPECT_LT(result.losses.back(), result.losses.front());
+  EXPECT_EQ(result.evaluation.at(0).samples, 41);
+  EXPECT_TRUE(fs::exists(result.folder + "/report/mae-00-pasted.png"));
+}
+
+TEST(Loop, ADryRunWritesNothing) {
+  const Workplace place;
+  TrainOptions options = quiet();
+  options.dry_run = true;
+  const RunResult result = train_alone(tiny_recipe(place, "dry"), options);
+  EXPECT_FALSE(fs::exists(result.folder));
+}
+
+TEST(Loop, AStopSignalSavesAndThrowsPreempted) {
+  const Workplace place;
+  const RunResult straight = train_alone(tiny_recipe(place, "calm", {"train.steps=12"}));
+  // The signal comes while the run is being built or in its first steps; either way it goes on from
+  // what was saved.
+  const auto recipe =
+      tiny_recipe(place, "stopped", {"train.steps=12", "data.sources[0].name=digits"});
+  std::thread sender([&] {
+    const std::string metrics = place.file("runs/stopped/metrics.jsonl");
+    for (int i = 0; i < 20000 && !(fs::exists(metrics) && fs::file_size(metrics) > 0); ++i)
+      std::this_thread::sleep_for(std::chrono::microseconds(100));
+    ::kill(::getpid(), SIGUSR1);
+  });
+  bool stopped = false;
+  std::signal(SIGUSR1, SIG_IGN);  // should the run be over before the signal
+  try {
+    train_alone(recipe);
+  } catch (const core::Preempted& error) {
+    stopped = true;
+    EXPECT_THAT(error.what(), HasSubstr("SIGUSR1"));
+  }
+  sender.join();
+  std::signal(SIGUSR1, SIG_DFL);
+  if (!stopped) GTEST_SKIP() << "the run was over before the signal came";
+  train_alone(recipe);
+  const auto steps = read_steps(place.file("runs/stopped"));
+  ASSERT_EQ(steps.size(), 12u);
+  for (size_t i = 0; i < steps.size(); ++i)
+    EXPECT_EQ(steps[i]["loss"].get<double>(), straight.losses[i]);
+}
+
+TEST(Loop, ALayoutThatDoesNotFitIsRefusedWithItsNumbersBeforeAnythingIsWritten) {
+  const Workplace place;
+  const auto message = [&](const std::vector<std::string>& overrides, int ranks) -> std::string {
+    try {
+      train_together(tiny_recipe(place, "bad", overrides), ranks);
+    } catch (const core::ConfigError& error) {
+      return error.what();
+    } catch (const core::CommError&) {
+      return "another rank's abort";
+    }
+    return "no error";
+  };
+  EXPECT_THAT(message({"parallel.strategy=none"}, 2), HasSubstr("strategy"));
+  EXPECT_THAT(message({"data.batch_size=18"}, 4), testing::AllOf(HasSubstr("18"), HasSubstr("4")));
+  EXPECT_THAT(message({"train.micro_batches=3"}, 2), HasSubstr("16 / 2 = 8 and 3"));
+  EXPECT_FALSE(fs::exists(place.file("runs/bad")));
+}
+
+TEST(Loop, AnOutputThatCannotBeWrittenIsNamed) {
+  const Workplace place;
+  std::ofstream(place.file("file")) << "x";
+  try {
+    train_alone(tiny_recipe(place, "blocked", {"run.output=" + place.file("file/runs")}));
+    FAIL() << "must throw";
+  } catch (const core::Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr(place.file("file")));
+  }
+}
+
+}  // namespace
+}  // namespace vitrail::train
