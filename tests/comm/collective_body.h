@@ -357,6 +357,11 @@ class Body {
   void several_at_once() {
     std::vector<Buffer> buffers;
     std::vector<Work> works;
+    // A transfer that nobody waited for yet, before the collectives.
+    const int next = (rank_ + 1) % size_, previous = (rank_ + size_ - 1) % size_;
+    const Buffer shifted = empty(DType::f32, 5000);
+    Work shift = group_.send_receive(buffer(DType::f32, elements(DType::f32, rank_, 0, 5000)), next,
+                                     shifted, previous, place_.stream());
     for (int64_t i = 0; i < 8; ++i) {
       buffers.push_back(buffer(DType::f32, elements(DType::f32, rank_, i, 5000)));
       works.push_back(group_.all_reduce(buffers.back(), Reduce::sum, place_.stream()));
@@ -367,6 +372,8 @@ class Body {
              reduced(DType::f32, Reduce::sum, size_, static_cast<int64_t>(i), 5000),
              place_.tolerance(DType::f32));
     }
+    shift.wait();
+    expect("send_receive", shifted, elements(DType::f32, previous, 0, 5000), 0);
   }
 
   // Even and odd ranks, in reverse order; then one of them split again.

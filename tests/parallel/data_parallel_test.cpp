@@ -24,7 +24,8 @@ struct Result {
 
 /// One backward of this rank's share of the global batch, in micro-batches.
 Result gradients_of(comm::Communicator& group, const config::Model& options, int64_t micro_batches,
-                 at::ScalarType dtype = at::kFloat) {
+                    at::ScalarType dtype = at::kFloat) {
+  testing::use_one_thread();
   const auto model = models::make_model(options, 1);
   UnitSet units(*model, at::kCPU, dtype);
   GradientReducer reducer(*model, units, group, kTinyBucketMib);

@@ -3,6 +3,8 @@
 
 #include <memory>
 
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
@@ -11,6 +13,9 @@
 #include "vitrail/models/model.h"
 
 namespace vitrail::testing {
+
+/// Tiny tensors: a second thread only costs; the setting is the calling thread's own.
+inline void use_one_thread() { at::set_num_threads(1); }
 
 inline config::Model tiny_vit() {
   config::Model model;

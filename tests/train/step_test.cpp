@@ -33,7 +33,9 @@ struct Trainer {
         reducer(*model, units, group, 0.02),
         optimizer(units, train.optimizer, train.ema_decay),
         step(*model, units, reducer, optimizer, Schedule(train.schedule, train.optimizer.lr, 100),
-             train, 7, at::kCPU, group) {}
+             train, 7, at::kCPU, group) {
+    testing::use_one_thread();
+  }
 };
 
 config::Train training() {

@@ -18,8 +18,9 @@ struct Launch {
   std::string describe() const;
 };
 
-/// Reads the launcher's variables through `get` (std::getenv in the program, a table in tests).
-/// throws CommError when they contradict each other.
+/// Reads the launcher's variables (docs/comm.md; the innermost launcher wins) through `get`
+/// (std::getenv in the program, a table in tests). throws CommError when they contradict each
+/// other.
 Launch detect_launch(const std::function<const char*(const char*)>& get);
 Launch detect_launch();
 

@@ -26,8 +26,7 @@ uint64_t KeyedPermutation::scramble(uint64_t value) const {
 
 uint64_t KeyedPermutation::operator()(uint64_t index) const {
   VT_CHECK(index < size_, "[permutation] index must be below {} but got {}", size_, index);
-  // The network permutes [0, 4^half_bits), less than four times too large: walk its cycle back into
-  // range.
+  // The network permutes [0, 4^half_bits), somewhat too large: walk its cycle back into range.
   do index = scramble(index);
   while (index >= size_);
   return index;

@@ -1,15 +1,15 @@
 #pragma once
 /// Checkpoints: the whole state of a run in a folder that is either complete or not there.
 ///
-/// Layout     <folder>/step-00001000/{manifest.json, rank-00000.safetensors, ...};
-/// docs/formats/checkpoint.md. Guarantee  a kill at any instant leaves the previous checkpoint
-/// valid: files are written beside it, flushed, voted
-///            on by all ranks and renamed into place in one move.
+/// Layout     <folder>/step-00001000/{manifest.json, rank-00000.safetensors, ...}; the page is
+///            docs/formats/checkpoint.md.
+/// Guarantee  a kill at any instant leaves the previous checkpoint valid: files are written beside
+///            it, flushed, voted on by all ranks and renamed into place in one move.
 /// Names      parameters as they are ("blocks.0.attn.qkv.weight"); optimizer state with its kind in
-/// front
-///            ("exp_avg/blocks.0.attn.qkv.weight", "ema/...").
+///            front ("exp_avg/blocks.0.attn.qkv.weight", "ema/...").
 /// Loading    any number of ranks reads what any number of ranks saved; every byte read is checked
-/// by its checksum. Errors     CheckpointError naming file and tensor, the same on every rank.
+///            by its checksum.
+/// Errors     CheckpointError naming file and tensor, the same on every rank.
 
 #include <cstdint>
 #include <functional>
@@ -60,9 +60,9 @@ struct CheckpointOptions {
   std::string folder;  // <run>/checkpoints
   int64_t keep = 3;    // newest valid ones kept; 0 = all
   bool async = true;   // write in the background
-  int64_t start_step =
-      -1;  // where the run begins; checkpoints past it (of a course given up) are moved into
-           // superseded-N/ so that they cannot be taken for the newest; -1 = leave them
+  /// Where the run begins. Valid checkpoints past it belong to a course that is given up; they are
+  /// moved into superseded-N/, so that they are not taken for the newest. -1 leaves them.
+  int64_t start_step = -1;
   double lock_seconds = 10;  // how long to wait for another process that writes to the same folder
   /// Called before every file operation of a save ("mkdir", "open", "write", "fsync", "rename",
   /// ...). Tests throw or kill the process here.
@@ -82,8 +82,7 @@ class CheckpointWriter {
 
   /// Every rank calls it with the same tensors. Each writes its even share of the bytes.
   /// Errors   a failure of any rank (also of the previous asynchronous save) is thrown on every
-  /// rank; the unfinished
-  ///          folder is removed, older checkpoints are as they were.
+  ///          rank; the unfinished folder is removed, older checkpoints are as they were.
   void save(const std::vector<TensorState>& tensors, const CheckpointInfo& info);
   /// Waits for the save under way and throws its error.
   void finish();
@@ -154,22 +153,21 @@ Newest find_newest_valid(const std::string& folder);
 Newest find_newest_valid(const std::string& folder, comm::Communicator& group);
 
 /// What `--resume auto|never|PATH` means: an empty path starts anew. PATH is a checkpoint, a
-/// checkpoints folder or a run folder. Every rank calls it. throws CheckpointError when PATH holds
-/// no valid checkpoint, or when `auto` finds checkpoints of which none is valid.
+/// checkpoints folder or a run folder. Every rank calls it.
+/// throws   CheckpointError when PATH holds no valid checkpoint, or when `auto` finds checkpoints
+///          of which none is valid.
 Newest resolve_resume(const std::string& resume, const std::string& folder,
                       comm::Communicator& group);
 /// A checkpoint as it is, or the newest valid one of a run or checkpoints folder; for one process.
 std::string resolve_checkpoint(const std::string& path);
-/// True for a folder that resolve_checkpoint would look into, as opposed to a weights file.
-bool is_checkpoint_path(const std::string& path);
 
 /// Removes all but the `keep` newest valid checkpoints (and the invalid ones older than those).
 /// Returns what was removed. keep >= 1, so that the newest valid one always stays.
 std::vector<std::string> prune_checkpoints(const std::string& folder, int64_t keep, bool full);
 
 /// The model's parameters, or their moving average, fp32 on the CPU, with the model's own names.
-/// `path` as for resolve_checkpoint. throws CheckpointError when `ema` is asked for and the
-/// checkpoint has none.
+/// `path` as for resolve_checkpoint.
+/// throws   CheckpointError when `ema` is asked for and the checkpoint has none.
 std::vector<nn::NamedTensor> read_parameters(const std::string& path, bool ema);
 
 /// One tensor in two checkpoints.

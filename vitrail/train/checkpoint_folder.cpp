@@ -153,7 +153,10 @@ void remove_unfinished(const std::string& folder) noexcept {
 void set_aside_newer(const std::string& folder, int64_t step) {
   fs::path target;
   for (const std::string& path : list_checkpoints(folder)) {
-    if (*step_in_name(fs::path(path).filename().string()) <= step) continue;
+    // One that is not valid is nobody's course; saving that step again replaces it.
+    if (*step_in_name(fs::path(path).filename().string()) <= step ||
+        !why_invalid(path, true).empty())
+      continue;
     std::error_code error;
     for (int number = 1; target.empty(); ++number) {
       const fs::path candidate = fs::path(folder) / fmt::format("superseded-{}", number);
@@ -208,8 +211,6 @@ Newest find_newest_valid(const std::string& folder, comm::Communicator& group) {
   return first_valid(list_of_rank_0(folder, group),
                      [&](const std::string& path) { return why_invalid_together(path, group); });
 }
-
-bool is_checkpoint_path(const std::string& path) { return is_folder(path); }
 
 std::string resolve_checkpoint(const std::string& path) {
   VT_REQUIRE(CheckpointError, is_folder(path), "[checkpoint] {}: no such folder", path);

@@ -23,7 +23,7 @@ void remove_folder(const std::string& path) noexcept;
 void remove_checkpoint(const std::string& path) noexcept;
 /// Removes the unfinished folders of processes that ended. The caller holds the folder's lock.
 void remove_unfinished(const std::string& folder) noexcept;
-/// Moves checkpoints past `step` into <folder>/superseded-N/. throws CheckpointError.
+/// Moves valid checkpoints past `step` into <folder>/superseded-N/. throws CheckpointError.
 void set_aside_newer(const std::string& folder, int64_t step);
 /// prune_checkpoints for the writer: `saved` was just written and counts as valid unread, and comes
 /// first.
