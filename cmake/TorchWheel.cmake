@@ -20,6 +20,12 @@ file(STRINGS "${TORCH_DIR}/version.py" torch_version_line REGEX "^__version__")
 string(REGEX MATCH "[0-9]+\\.[0-9]+\\.[0-9]+[^'\"]*" TORCH_VERSION "${torch_version_line}")
 
 add_library(torch_wheel INTERFACE)
+# The wheel's include folder carries its own, newer fmt without a library; ours must be found first.
+get_target_property(fmt_include fmt::fmt INTERFACE_INCLUDE_DIRECTORIES)
+set(own_fmt "${CMAKE_SOURCE_DIR}/build/own-fmt")
+file(MAKE_DIRECTORY "${own_fmt}")
+file(CREATE_LINK "${fmt_include}/fmt" "${own_fmt}/fmt" SYMBOLIC)
+target_include_directories(torch_wheel SYSTEM INTERFACE "${own_fmt}")
 target_include_directories(torch_wheel SYSTEM INTERFACE "${TORCH_DIR}/include" "${TORCH_DIR}/include/torch/csrc/api/include")
 target_link_directories(torch_wheel INTERFACE "${TORCH_DIR}/lib")
 target_link_libraries(torch_wheel INTERFACE torch_cpu c10)

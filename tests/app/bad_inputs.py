@@ -102,7 +102,7 @@ CASES = [
     ("broken yaml", train(recipe=lambda p: p.file("broken.yaml", "run: {name: x\nmodel: [")), USAGE, ["broken.yaml"]),
     ("binary recipe", train(recipe=lambda p: p.file("binary.yaml", bytes(range(256)))), USAGE, ["binary.yaml"]),
     ("empty recipe", train(recipe=lambda p: p.file("empty.yaml", "")), USAGE, []),
-    ("typo in a section", train(recipe=lambda p: p.with_text("s.yaml", "train:", "trian:")), USAGE, ["trian", "train"]),
+    ("typo in a section", train(recipe=lambda p: p.with_text("s.yaml", "checkpoint:", "chekpoint:")), USAGE, ["chekpoint", "checkpoint"]),
     ("typo in a key", train(recipe=lambda p: p.with_text("k.yaml", "embed_dim", "embed_dmi")), USAGE, ["embed_dmi", "embed_dim"]),
     ("key given twice", train(recipe=lambda p: p.with_text("d.yaml", "depth: 3", "depth: 3, depth: 4")), USAGE, ["depth"]),
     # --- recipe: types and ranges
@@ -112,13 +112,13 @@ CASES = [
     ("list for a number", train("model.depth=[1, 2]"), USAGE, ["depth"]),
     ("negative depth", train("model.depth=-1"), USAGE, ["depth", "-1"]),
     ("zero batch", train("data.batch_size=0"), USAGE, ["batch_size", "0"]),
-    ("negative learning rate", train("train.optimizer.lr=-1"), USAGE, ["lr"]),
+    ("learning rate of zero", train("train.optimizer.lr=0"), USAGE, ["lr", "0"]),
     ("learning rate not a number", train("train.optimizer.lr=nan"), USAGE, ["lr"]),
     ("drop path of one and a half", train("model.drop_path_rate=1.5"), USAGE, ["drop_path_rate", "1.5"]),
     ("mask of everything", train("model.kind=mae", "model.mask_ratio=1.0"), USAGE, ["mask_ratio"]),
     ("word out of the list", train("train.optimizer.kind=adamv"), USAGE, ["adamv", "adamw"]),
     ("one beta", train("train.optimizer.betas=[0.9]"), USAGE, ["betas"]),
-    ("steps and epochs", train("train.epochs=2"), USAGE, ["epochs", "steps"]),
+    ("steps and epochs", train(recipe=lambda p: p.with_text("e.yaml", "steps: 20", "steps: 20\n  epochs: 2")), USAGE, ["epochs", "steps"]),
     ("no sources", train("data.sources=[]"), USAGE, ["data.sources"]),
     ("split upside down", train("data.sources[0].split=[0.8, 0.2]"), USAGE, ["split"]),
     ("unknown augmentation", train("data.sources[0].augment=[spin]"), USAGE, ["spin"]),
@@ -198,7 +198,7 @@ def full_disk(place):
     before = fingerprint(place.checkpoint)
     done = run(["train", place.recipe, "run.name=earlier", "train.steps=30"], preexec_fn=limit,
                restore_signals=False)  # SIGXFSZ stays ignored, so that writes fail with an error
-    found = faults(done, OTHER, [])
+    found = faults(done, CHECKPOINT, ["free space"])
     if fingerprint(place.checkpoint) != before:
         found.append("the checkpoint before changed")
     if not found:

@@ -329,8 +329,7 @@ TEST(Loader, SplitIsTakenFromTheSortedListBeforeAnyShuffle) {
   EXPECT_TRUE(at::equal(parts.next().image, whole.next().image));
 }
 
-/// Folders a, b with `good` PNG files each; of all, those named in `broken` (by place in the list)
-/// are no image.
+/// A class folder of PNG files; those in `broken` (places in the sorted list) are no images.
 class BrokenFiles : public testing::Test {
  protected:
   void write(int64_t files, const std::set<int64_t>& broken) {

@@ -22,8 +22,10 @@ config::Model tiny(const char* kind) {
   config::Model options;
   options.kind.value = kind;
   options.image_size = {8, 8};
-  options.patch_size = 4, options.num_classes = 5, options.embed_dim = 16, options.depth = 2, options.num_heads = 2;
-  options.decoder_embed_dim = 8, options.decoder_depth = 1, options.decoder_num_heads = 2, options.mask_ratio = 0.5;
+  options.patch_size = 4, options.num_classes = 5, options.embed_dim = 16, options.depth = 2,
+  options.num_heads = 2;
+  options.decoder_embed_dim = 8, options.decoder_depth = 1, options.decoder_num_heads = 2,
+  options.mask_ratio = 0.5;
   if (options.kind == "mae") options.pos_embed.value = "sincos";
   return options;
 }
@@ -32,7 +34,8 @@ class Weights : public testing::Test {
  protected:
   void SetUp() override {
     folder_ = std::filesystem::temp_directory_path() /
-              ("vitrail-weights-" + std::string(testing::UnitTest::GetInstance()->current_test_info()->name()));
+              ("vitrail-weights-" +
+               std::string(testing::UnitTest::GetInstance()->current_test_info()->name()));
     std::filesystem::create_directories(folder_);
   }
   void TearDown() override { std::filesystem::remove_all(folder_); }
@@ -55,7 +58,8 @@ class Weights : public testing::Test {
 void expect_equal(Model& a, Model& b) {
   const auto first = model_tensors(a), second = model_tensors(b);
   ASSERT_EQ(first.size(), second.size());
-  for (size_t t = 0; t < first.size(); ++t) EXPECT_TRUE(at::equal(first[t].tensor, second[t].tensor)) << first[t].name;
+  for (size_t t = 0; t < first.size(); ++t)
+    EXPECT_TRUE(at::equal(first[t].tensor, second[t].tensor)) << first[t].name;
 }
 
 TEST_F(Weights, EveryNamingComesBackUnchanged) {
@@ -88,7 +92,8 @@ TEST_F(Weights, AnotherShapeIsOneLineWithTensorAndBothShapes) {
   config::Model options = tiny("vit");
   options.num_classes = 7;
   const std::string message = error_of(options, file("w.safetensors"));
-  EXPECT_THAT(message, AllOf(HasSubstr("w.safetensors"), HasSubstr("'head.weight' must be [7, 16] but is [5, 16]")));
+  EXPECT_THAT(message, AllOf(HasSubstr("w.safetensors"),
+                             HasSubstr("'head.weight' must be [7, 16] but is [5, 16]")));
   EXPECT_THAT(message, testing::Not(HasSubstr("\n")));
 }
 
@@ -97,8 +102,9 @@ TEST_F(Weights, MissingAndUnexpectedTensorsAreNamed) {
   config::Model options = tiny("vit");
   options.qk_norm = true, options.qkv_bias = false;
   const std::string message = error_of(options, file("w.safetensors"));
-  EXPECT_THAT(message, AllOf(HasSubstr("8 missing"), HasSubstr("blocks.0.attn.q_norm"), HasSubstr("and 4 more"),
-                             HasSubstr("2 unexpected"), HasSubstr("blocks.0.attn.qkv.bias")));
+  EXPECT_THAT(message, AllOf(HasSubstr("8 missing"), HasSubstr("blocks.0.attn.q_norm"),
+                             HasSubstr("and 4 more"), HasSubstr("2 unexpected"),
+                             HasSubstr("blocks.0.attn.qkv.bias")));
 }
 
 TEST_F(Weights, AStrictLoadThatFailsChangesNothing) {
@@ -137,13 +143,16 @@ TEST_F(Weights, DiffFindsTheTensorThatDiffers) {
   }
   save_weights(*model, file("b.safetensors"));
   const std::string text = diff_weights(file("a.safetensors"), file("b.safetensors"));
-  EXPECT_THAT(text, AllOf(HasSubstr("norm.weight: largest absolute difference 5.000e-01"), HasSubstr("1 differ")));
+  EXPECT_THAT(text, AllOf(HasSubstr("norm.weight: largest absolute difference 5.000e-01"),
+                          HasSubstr("1 differ")));
   EXPECT_THAT(diff_weights(file("a.safetensors"), file("a.safetensors")), HasSubstr(" 0 differ"));
 }
 
 TEST_F(Weights, ImportRefusesAQkvThatIsNotWhole) {
   auto exported = export_names(model_tensors(*make_model(tiny("vit"), 1)), Naming::hf);
-  std::erase_if(exported, [](const nn::NamedTensor& entry) { return entry.name.find("0.attention.attention.key.weight") != std::string::npos; });
+  std::erase_if(exported, [](const nn::NamedTensor& entry) {
+    return entry.name.find("0.attention.attention.key.weight") != std::string::npos;
+  });
   EXPECT_THROW(import_names(exported, Naming::hf), core::CheckpointError);
 }
 

@@ -41,7 +41,8 @@ std::unique_ptr<Stack> make_stack() {
   auto stack = std::make_unique<Stack>(std::move(blocks));
   const at::NoGradGuard no_grad;
   uint16_t layer = 100;
-  for (NamedTensor& parameter : stack->named_parameters()) parameter.tensor.copy_(numbers(layer++, parameter.tensor.sizes()));
+  for (NamedTensor& parameter : stack->named_parameters())
+    parameter.tensor.copy_(numbers(layer++, parameter.tensor.sizes()));
   return stack;
 }
 
@@ -53,27 +54,32 @@ struct Gradients {
 /// Weighs the output and the taps differently, each used twice so that orders of addition matter.
 at::Tensor scalar_of(const at::Tensor& y, const std::vector<at::Tensor>& taps) {
   at::Tensor loss = (y * y).sum();
-  for (size_t t = 0; t < taps.size(); ++t) loss = loss + (taps[t] * taps[t] * (0.3 + 0.1 * static_cast<double>(t))).sum();
+  for (size_t t = 0; t < taps.size(); ++t)
+    loss = loss + (taps[t] * taps[t] * (0.3 + 0.1 * static_cast<double>(t))).sum();
   return loss;
 }
 
 template <class Forward>
 Gradients gradients_of(Stack& stack, int micro_batches, Forward&& forward) {
-  for (NamedTensor& parameter : stack.named_parameters()) parameter.tensor.mutable_grad() = at::Tensor();
+  for (NamedTensor& parameter : stack.named_parameters())
+    parameter.tensor.mutable_grad() = at::Tensor();
   Gradients result;
   for (int micro = 0; micro < micro_batches; ++micro) {
-    const at::Tensor x = numbers(static_cast<uint16_t>(micro), {kBatch, kTokens, kWidth}).set_requires_grad(true);
+    const at::Tensor x =
+        numbers(static_cast<uint16_t>(micro), {kBatch, kTokens, kWidth}).set_requires_grad(true);
     result.loss = forward(x * 1.0);
     result.loss.backward();
     result.input = x.grad();
   }
-  for (NamedTensor& parameter : stack.named_parameters()) result.parameters.push_back(parameter.tensor.grad().clone());
+  for (NamedTensor& parameter : stack.named_parameters())
+    result.parameters.push_back(parameter.tensor.grad().clone());
   return result;
 }
 
 at::Tensor plain_forward(Stack& stack, at::Tensor x, const std::vector<int>& taps) {
   std::vector<at::Tensor> outputs, tapped;
-  for (int i = 0; i < stack.depth(); ++i) outputs.push_back(x = stack.block(i).forward(x, training_draws()));
+  for (int i = 0; i < stack.depth(); ++i)
+    outputs.push_back(x = stack.block(i).forward(x, training_draws()));
   for (const int tap : taps) tapped.push_back(outputs[tap]);
   return scalar_of(x, tapped);
 }
@@ -96,7 +102,8 @@ void expect_same_bits(const Gradients& plain, const Gradients& mine) {
   ASSERT_EQ(plain.parameters.size(), mine.parameters.size());
   for (size_t p = 0; p < plain.parameters.size(); ++p) {
     EXPECT_TRUE(at::equal(plain.parameters[p], mine.parameters[p])) << "parameter " << p;
-    EXPECT_GT(plain.parameters[p].abs().max().item<float>(), 0.0f) << "parameter " << p << " tests nothing";
+    EXPECT_GT(plain.parameters[p].abs().max().item<float>(), 0.0f)
+        << "parameter " << p << " tests nothing";
   }
 }
 
@@ -105,36 +112,44 @@ class StackBits : public testing::TestWithParam<Case> {};
 TEST_P(StackBits, GradientsEqualPlainAutogradBitForBit) {
   const Case& c = GetParam();
   const auto stack = make_stack();
-  const Gradients plain =
-      gradients_of(*stack, c.micro_batches, [&](const at::Tensor& x) { return plain_forward(*stack, x, c.taps); });
+  const Gradients plain = gradients_of(*stack, c.micro_batches, [&](const at::Tensor& x) {
+    return plain_forward(*stack, x, c.taps);
+  });
   stack->set_engine(autograd_engine(c.recompute));
-  const Gradients mine =
-      gradients_of(*stack, c.micro_batches, [&](const at::Tensor& x) { return stack_forward(*stack, x, c.taps); });
+  const Gradients mine = gradients_of(*stack, c.micro_batches, [&](const at::Tensor& x) {
+    return stack_forward(*stack, x, c.taps);
+  });
   expect_same_bits(plain, mine);
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, StackBits,
-                         testing::Values(Case{false, {}, 1}, Case{true, {}, 1}, Case{false, {}, 3}, Case{true, {}, 3},
-                                         Case{false, {0, 2}, 1}, Case{true, {0, 2}, 1}, Case{false, {1, 3}, 2},
+                         testing::Values(Case{false, {}, 1}, Case{true, {}, 1}, Case{false, {}, 3},
+                                         Case{true, {}, 3}, Case{false, {0, 2}, 1},
+                                         Case{true, {0, 2}, 1}, Case{false, {1, 3}, 2},
                                          Case{true, {3}, 2}, Case{false, {2, 0, 1, 3}, 1}));
 
 TEST(Stack, GradientsAccumulateIntoViewsOfOneBuffer) {
   const auto stack = make_stack();
-  const Gradients own = gradients_of(*stack, 2, [&](const at::Tensor& x) { return stack_forward(*stack, x, {1}); });
+  const Gradients own =
+      gradients_of(*stack, 2, [&](const at::Tensor& x) { return stack_forward(*stack, x, {1}); });
   at::Tensor flat = at::zeros({stack->parameter_count()}, at::kFloat);
   std::vector<NamedTensor> parameters = stack->named_parameters();
   int64_t offset = 0;
   for (NamedTensor& parameter : parameters) {
-    parameter.tensor.mutable_grad() = flat.slice(0, offset, offset + parameter.tensor.numel()).view(parameter.tensor.sizes());
+    parameter.tensor.mutable_grad() =
+        flat.slice(0, offset, offset + parameter.tensor.numel()).view(parameter.tensor.sizes());
     offset += parameter.tensor.numel();
   }
   for (int micro = 0; micro < 2; ++micro)
-    stack_forward(*stack, numbers(static_cast<uint16_t>(micro), {kBatch, kTokens, kWidth}), {1}).backward();
+    stack_forward(*stack, numbers(static_cast<uint16_t>(micro), {kBatch, kTokens, kWidth}), {1})
+        .backward();
   offset = 0;
   for (size_t p = 0; p < parameters.size(); ++p) {
-    const at::Tensor part = flat.slice(0, offset, offset + parameters[p].tensor.numel()).view_as(own.parameters[p]);
+    const at::Tensor part =
+        flat.slice(0, offset, offset + parameters[p].tensor.numel()).view_as(own.parameters[p]);
     EXPECT_TRUE(at::equal(part, own.parameters[p])) << parameters[p].name;
-    EXPECT_EQ(parameters[p].tensor.grad().data_ptr(), part.data_ptr()) << parameters[p].name << ": .grad was replaced";
+    EXPECT_EQ(parameters[p].tensor.grad().data_ptr(), part.data_ptr())
+        << parameters[p].name << ": .grad was replaced";
     offset += parameters[p].tensor.numel();
   }
 }
@@ -153,8 +168,9 @@ TEST(Stack, ObserversSeeEveryBlockInOrder) {
   Recorder recorder;
   stack->add_observer(&recorder);
   stack_forward(*stack, numbers(0, {kBatch, kTokens, kWidth}), {}).backward();
-  EXPECT_THAT(recorder.events, testing::ElementsAre("F0", "f0", "F1", "f1", "F2", "f2", "F3", "f3", "B3", "b3", "B2",
-                                                    "b2", "B1", "b1", "B0", "b0"));
+  EXPECT_THAT(recorder.events,
+              testing::ElementsAre("F0", "f0", "F1", "f1", "F2", "f2", "F3", "f3", "B3", "b3", "B2",
+                                   "b2", "B1", "b1", "B0", "b0"));
   stack->remove_observer(&recorder);
   recorder.events.clear();
   stack_forward(*stack, numbers(0, {kBatch, kTokens, kWidth}), {});
@@ -165,8 +181,12 @@ TEST(Stack, ObserversSeeEveryBlockInOrder) {
 class GradientWatch : public StackObserver {
  public:
   explicit GradientWatch(Stack& stack) : stack_(stack) {}
-  void before_backward(int i) override { before.push_back(stack_.block(i).named_parameters()[0].tensor.grad().defined()); }
-  void after_backward(int i) override { after.push_back(stack_.block(i).named_parameters()[0].tensor.grad().defined()); }
+  void before_backward(int i) override {
+    before.push_back(stack_.block(i).named_parameters()[0].tensor.grad().defined());
+  }
+  void after_backward(int i) override {
+    after.push_back(stack_.block(i).named_parameters()[0].tensor.grad().defined());
+  }
   std::vector<bool> before, after;
 
  private:
@@ -201,24 +221,30 @@ TEST(Stack, ATapAloneSendsGradientsOnlyToTheBlocksBelowIt) {
   stack->forward(numbers(0, {kBatch, kTokens, kWidth}), training_draws(), {1}, &taps);
   taps[0].square().sum().backward();
   for (int i = 0; i < kDepth; ++i)
-    EXPECT_EQ(stack->block(i).named_parameters()[0].tensor.grad().defined(), i <= 1) << "block " << i;
+    EXPECT_EQ(stack->block(i).named_parameters()[0].tensor.grad().defined(), i <= 1)
+        << "block " << i;
 }
 
 TEST(Stack, ATapOutsideTheTrunkIsRefused) {
   const auto stack = make_stack();
-  EXPECT_THROW(stack->forward(numbers(0, {kBatch, kTokens, kWidth}), training_draws(), {kDepth}), std::runtime_error);
+  EXPECT_THROW(stack->forward(numbers(0, {kBatch, kTokens, kWidth}), training_draws(), {kDepth}),
+               std::runtime_error);
 }
 
 TEST(Stack, TwoForwardsMayBeInFlightAtOnce) {
   const auto stack = make_stack();
-  const at::Tensor a = numbers(0, {kBatch, kTokens, kWidth}), b = numbers(1, {kBatch, kTokens, kWidth});
-  const Gradients apart = gradients_of(*stack, 2, [&](const at::Tensor& x) { return stack_forward(*stack, x, {}); });
-  for (NamedTensor& parameter : stack->named_parameters()) parameter.tensor.mutable_grad() = at::Tensor();
+  const at::Tensor a = numbers(0, {kBatch, kTokens, kWidth}),
+                   b = numbers(1, {kBatch, kTokens, kWidth});
+  const Gradients apart =
+      gradients_of(*stack, 2, [&](const at::Tensor& x) { return stack_forward(*stack, x, {}); });
+  for (NamedTensor& parameter : stack->named_parameters())
+    parameter.tensor.mutable_grad() = at::Tensor();
   const at::Tensor first = stack_forward(*stack, a, {}), second = stack_forward(*stack, b, {});
   first.backward();
   second.backward();
   const std::vector<NamedTensor> parameters = stack->named_parameters();
-  for (size_t p = 0; p < parameters.size(); ++p) EXPECT_TRUE(at::equal(parameters[p].tensor.grad(), apart.parameters[p]));
+  for (size_t p = 0; p < parameters.size(); ++p)
+    EXPECT_TRUE(at::equal(parameters[p].tensor.grad(), apart.parameters[p]));
 }
 
 }  // namespace

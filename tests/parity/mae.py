@@ -122,7 +122,8 @@ class Mae(nn.Module):
             x = self.decoder_norm(x)
         prediction = self.decoder_pred(x)[:, 1:]
         error = (prediction - self.target(image)).square().mean(-1)
-        return prediction, mask, (error * mask).sum() / mask.sum()
+        # A linear decoder predicts hidden patches from the mask token alone: only the visible ones train the encoder.
+        return prediction, mask, error.mean() if self.linear else (error * mask).sum() / mask.sum()
 
 
 def check(title, sides, patch, channels, norm_pix_loss, linear, attention, width=96, in_file=True):
@@ -135,7 +136,7 @@ def check(title, sides, patch, channels, norm_pix_loss, linear, attention, width
     model = {"kind": "mae", "image_size": list(sides), "patch_size": patch, "in_channels": channels, "embed_dim": width,
              "depth": 2, "num_heads": 4, "decoder_embed_dim": 48, "decoder_depth": 2, "decoder_num_heads": 4,
              "mask_ratio": 0.75, "norm_pix_loss": str(norm_pix_loss).lower(),
-             "decoder": "linear" if linear else "transformer"}
+             "decoder": "linear" if linear else "transformer", "loss": "mse" if linear else "masked_mse"}
     weights = {name: value for name, value in peer.state_dict().items() if in_file or not name.endswith("pos_embed")}
     mine = common.forward(common.folder(), model, weights, {"image": image, "mask_noise": noise},
                           f"train.attention={attention}", name_from="mae")

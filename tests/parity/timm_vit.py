@@ -23,13 +23,12 @@ CASES = {
         {"register_tokens": 2, "pool": "avg"}, dict(reg_tokens=2, global_pool="avg")),
     "RMSNorm, SwiGLU, no qkv bias": (
         {"norm": "rmsnorm", "mlp": "swiglu", "mlp_hidden_dim": 160, "qkv_bias": "false"},
-        dict(norm_layer=RmsNorm, mlp_layer=SwiGLU, mlp_ratio=160 / 192, qkv_bias=False)),
-    "no positions, every token, label smoothing unused": (
-        {"pos_embed": "none", "pool": "none", "num_classes": 0}, dict(pos_embed="none", global_pool="", num_classes=0)),
+        dict(norm_layer=RmsNorm, mlp_layer=SwiGLU, act_layer=torch.nn.SiLU, mlp_ratio=160 / 192, qkv_bias=False)),
+    "no positions": ({"pos_embed": "none"}, dict(pos_embed="none")),
 }
 
 
-def peer_results(model, image, label, taps):
+def peer_results(model, image, taps):
     found = {}
     hooks = [model.blocks[i].register_forward_hook(lambda m, a, out, i=i: found.__setitem__(f"tap/blocks.{i}", out))
              for i in range(len(model.blocks)) if f"blocks.{i}" in taps]
@@ -45,22 +44,11 @@ def check(title, ours, theirs, attention):
     common.scramble(peer)
     image, label = torch.randn(3, 3, 64, 64, requires_grad=True), torch.tensor([1, 7, 4])
     taps = ("blocks.0", "blocks.2")
-    expected = peer_results(peer, image, label, taps)
-    inputs = {"image": image}
-    if PEER["num_classes"] and theirs.get("num_classes", 10):
-        inputs["label"] = label
-        loss = torch.nn.functional.cross_entropy(expected["output"], label)
-        expected = common.with_gradients(expected, loss, peer.named_parameters(), image)
-        options = ("--taps", ",".join(taps), f"train.attention={attention}")
-        mine = common.forward(where, {**SIZES, **ours}, peer.state_dict(), inputs, *options, name_from="timm")
-    else:
-        files = [os.path.join(where, name) for name in ("w.safetensors", "in.safetensors", "out.safetensors")]
-        save_file(peer.state_dict(), files[0])
-        save_file({"image": image.detach()}, files[1])
-        common.run("forward", common.recipe(where, {**SIZES, **ours}), "--weights", files[0], "--input", files[1],
-                   "--output", files[2], "--taps", ",".join(taps), f"train.attention={attention}")
-        mine = load_file(files[2])
-        expected = {name: value.detach() for name, value in expected.items()}
+    expected = peer_results(peer, image, taps)
+    loss = torch.nn.functional.cross_entropy(expected["output"], label)
+    expected = common.with_gradients(expected, loss, peer.named_parameters(), image)
+    mine = common.forward(where, {**SIZES, **ours}, peer.state_dict(), {"image": image, "label": label},
+                          f"train.attention={attention}", name_from="timm", taps=taps)
     common.compare(f"timm, {title}, {attention}", mine, expected)
 
 

@@ -217,7 +217,7 @@ TEST(Loop, ALayoutThatDoesNotFitIsRefusedWithItsNumbersBeforeAnythingIsWritten) 
   };
   EXPECT_THAT(message({"parallel.strategy=none"}, 2), HasSubstr("strategy"));
   EXPECT_THAT(message({"data.batch_size=18"}, 4), testing::AllOf(HasSubstr("18"), HasSubstr("4")));
-  EXPECT_THAT(message({"train.micro_batches=3"}, 2), HasSubstr("16 / 2 = 8 and 3"));
+  EXPECT_THAT(message({"train.micro_batches=16"}, 2), HasSubstr("16 / 2 = 8 and 16"));
   EXPECT_FALSE(fs::exists(place.file("runs/bad")));
 }
 

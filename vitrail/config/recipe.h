@@ -228,7 +228,7 @@ struct Optimizer {
     visit("betas", self.betas, "adamw: decay of the two moments");
     visit("eps", self.eps, "adamw: added to the root of the second moment");
     visit("weight_decay", self.weight_decay,
-          "decoupled; not on biases, norms, tokens and position tables");
+          "decoupled for adamw, added to the gradient for sgd; not on biases, norms, tokens and position tables");
     visit("momentum", self.momentum, "sgd: momentum");
   }
   bool operator==(const Optimizer&) const = default;

@@ -1,4 +1,4 @@
-#pragma GCC optimize("O3,no-math-errno,no-trapping-math,fp-contract=off")
+#pragma GCC optimize("O3,no-trapping-math,fp-contract=off,vect-cost-model=dynamic")
 #include "vitrail/kernels/flat.h"
 
 #include <algorithm>

@@ -1,9 +1,12 @@
-// Vectorised CPU form of the updates. -O3 for the vectoriser; no errno, else sqrtf stays a call per
-// element.
-#pragma GCC optimize("O3,no-math-errno,no-trapping-math,fp-contract=off")
+// Vectorised CPU form of the updates.
+#pragma GCC optimize("O3,no-trapping-math,fp-contract=off,vect-cost-model=dynamic")
 
 #include "vitrail/kernels/update_element.h"
 #include "vitrail/kernels/vectorize.h"
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
 
 namespace vitrail::kernels {
 
@@ -33,16 +36,44 @@ namespace {
 // average and compute weights.
 constexpr int64_t kCacheBlock = 2048;
 
-VT_VECTORIZED void update_block(float* __restrict p, const float* __restrict g, float* __restrict m,
-                                float* __restrict v, const uint8_t* __restrict decay, int64_t count,
-                                const AdamwFactors f, float scale) {
+/// x[i] = sqrt(x[i]). Written out because std::sqrt may set errno, which keeps the compiler from
+/// vectorising it.
+void square_roots(float* x, int64_t count) {
+  int64_t i = 0;
+#if defined(__SSE2__)
+  for (; i + 4 <= count; i += 4) _mm_storeu_ps(x + i, _mm_sqrt_ps(_mm_loadu_ps(x + i)));
+#endif
+  for (; i < count; ++i) x[i] = root(x[i]);
+}
+
+/// The operations of update(Element&, ...), in three loops around the roots; the block stays in
+/// cache between them.
+VT_VECTORIZED void update_moments(const float* __restrict g, float* __restrict m,
+                                  float* __restrict v, float* __restrict roots, int64_t count,
+                                  const AdamwFactors f, float scale) {
   for (int64_t i = 0; i < count; ++i) {
-    Element e{p[i], g[i], m[i], v[i], 0.0f, decay[i] != 0};
-    update(e, f, scale);
-    p[i] = e.p;
-    m[i] = e.m;
-    v[i] = e.v;
+    const float scaled = g[i] * scale;
+    m[i] = m[i] + f.one_minus_beta1 * (scaled - m[i]);
+    v[i] = f.beta2 * v[i] + f.one_minus_beta2 * scaled * scaled;
+    roots[i] = v[i];
   }
+}
+
+VT_VECTORIZED void update_weights(float* __restrict p, const float* __restrict m,
+                                  const float* __restrict roots, const uint8_t* __restrict decay,
+                                  int64_t count, const AdamwFactors f) {
+  for (int64_t i = 0; i < count; ++i) {
+    const float kept = p[i] * (decay[i] != 0 ? f.keep : 1.0f);
+    p[i] = kept - f.step_size * m[i] / (roots[i] / f.root_correction + f.eps);
+  }
+}
+
+void update_block(float* p, const float* g, float* m, float* v, const uint8_t* decay, int64_t count,
+                  const AdamwFactors& f, float scale) {
+  float roots[kCacheBlock];
+  update_moments(g, m, v, roots, count, f, scale);
+  square_roots(roots, count);
+  update_weights(p, m, roots, decay, count, f);
 }
 
 VT_VECTORIZED void update_block(float* __restrict p, const float* __restrict g, float* __restrict b,

@@ -15,12 +15,13 @@ namespace vitrail::models {
 namespace {
 
 /// A tensor of the input file on `device`, undefined when absent.
-at::Tensor take(const std::map<std::string, at::Tensor>& tensors, const std::string& name, at::ScalarType type,
-                const std::string& path, at::Device device) {
+at::Tensor take(const std::map<std::string, at::Tensor>& tensors, const std::string& name,
+                at::ScalarType type, const std::string& path, at::Device device) {
   const auto found = tensors.find(name);
   if (found == tensors.end()) return {};
-  VT_REQUIRE(DataError, found->second.scalar_type() == type, "[forward] {}: '{}' must be {} but is {}", path, name,
-             c10::toString(type), c10::toString(found->second.scalar_type()));
+  VT_REQUIRE(DataError, found->second.scalar_type() == type,
+             "[forward] {}: '{}' must be {} but is {}", path, name, c10::toString(type),
+             c10::toString(found->second.scalar_type()));
   return found->second.to(device);
 }
 
@@ -28,12 +29,14 @@ at::Tensor take(const std::map<std::string, at::Tensor>& tensors, const std::str
 void check_label(const at::Tensor& label, const data::Batch& batch, const config::Model& options,
                  const std::string& path) {
   VT_REQUIRE(DataError, label.dim() == 1 && label.size(0) == batch.size(),
-             "[forward] {}: 'label' must be [{}] but is [{}]", path, batch.size(), fmt::join(label.sizes(), ", "));
+             "[forward] {}: 'label' must be [{}] but is [{}]", path, batch.size(),
+             fmt::join(label.sizes(), ", "));
   if (label.numel() == 0 || options.num_classes == 0) return;
   const int64_t low = label.min().item<int64_t>(), high = label.max().item<int64_t>();
-  VT_REQUIRE(DataError, low >= -1 && high < options.num_classes,
-             "[forward] {}: 'label' must be below model.num_classes but holds {} and num_classes is {}", path,
-             low < -1 ? low : high, options.num_classes);
+  VT_REQUIRE(
+      DataError, low >= -1 && high < options.num_classes,
+      "[forward] {}: 'label' must be below model.num_classes but holds {} and num_classes is {}",
+      path, low < -1 ? low : high, options.num_classes);
 }
 
 data::Batch read_batch(const config::Model& options, const std::string& path, at::Device device) {
@@ -55,10 +58,14 @@ void add(std::vector<nn::NamedTensor>& results, const std::string& name, const a
 }
 
 /// Gradients of the loss; zero where a parameter has no influence.
-void add_gradients(std::vector<nn::NamedTensor>& results, Model& model, const data::Batch& batch, const Output& out) {
-  VT_REQUIRE(DataError, out.loss.defined(), "[forward] --backward needs a loss; give 'label' in the input");
+void add_gradients(std::vector<nn::NamedTensor>& results, Model& model, const data::Batch& batch,
+                   const Output& out) {
+  VT_REQUIRE(DataError, out.loss.defined(),
+             "[forward] --backward needs a loss; give 'label' in the input");
   out.loss.backward();
-  const auto gradient = [](const at::Tensor& leaf) { return leaf.grad().defined() ? leaf.grad() : at::zeros_like(leaf); };
+  const auto gradient = [](const at::Tensor& leaf) {
+    return leaf.grad().defined() ? leaf.grad() : at::zeros_like(leaf);
+  };
   for (const nn::NamedTensor& parameter : model.named_parameters())
     add(results, "grad/" + parameter.name, gradient(parameter.tensor));
   add(results, "grad/image", gradient(batch.image));
@@ -66,11 +73,13 @@ void add_gradients(std::vector<nn::NamedTensor>& results, Model& model, const da
 
 }  // namespace
 
-void forward_files(const config::Recipe& recipe, const ForwardFiles& files, at::Device device, at::ScalarType dtype) {
+void forward_files(const config::Recipe& recipe, const ForwardFiles& files, at::Device device,
+                   at::ScalarType dtype) {
   const auto seed = static_cast<uint64_t>(recipe.run.seed);
   const std::shared_ptr<Model> model = make_model(recipe.model, seed);
   configure(*model, recipe.train);
-  if (!files.weights.empty()) load_weights(*model, files.weights, files.from, recipe.model.weights.strict);
+  if (!files.weights.empty())
+    load_weights(*model, files.weights, files.from, recipe.model.weights.strict);
   move_parameters(*model, device, dtype);
 
   const at::AutoGradMode grad_mode(files.backward);

@@ -23,6 +23,7 @@ struct ForwardFiles {
 /// Input: image fp32 [B, C, ...]; label int64 [B]; mask_noise fp32 [B, L] (mae).
 /// Output, all fp32: output; loss; mask (mae); tap/NAME; with backward grad/PARAMETER for every parameter and grad/image.
 /// throws DataError naming file and tensor for an unusable input, CheckpointError for unusable weights.
-void forward_files(const config::Recipe& recipe, const ForwardFiles& files, at::Device device, at::ScalarType dtype);
+void forward_files(const config::Recipe& recipe, const ForwardFiles& files, at::Device device,
+                   at::ScalarType dtype);
 
 }  // namespace vitrail::models

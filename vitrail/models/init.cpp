@@ -14,7 +14,8 @@ namespace {
 /// FNV-1a: a fixed, well-known hash, because std::hash may differ between libraries.
 uint64_t name_hash(const std::string& name) {
   uint64_t hash = 0xcbf29ce484222325ull;
-  for (const char letter : name) hash = (hash ^ static_cast<unsigned char>(letter)) * 0x100000001b3ull;
+  for (const char letter : name)
+    hash = (hash ^ static_cast<unsigned char>(letter)) * 0x100000001b3ull;
   return hash;
 }
 
@@ -35,7 +36,8 @@ void fill_four(const core::Philox4& bits, Fill fill, double out[4]) {
   }
 }
 
-void fill_random(float* out, int64_t count, const core::DrawKey& key, uint64_t sample, const Initial& initial) {
+void fill_random(float* out, int64_t count, const core::DrawKey& key, uint64_t sample,
+                 const Initial& initial) {
   for (int64_t first = 0; first < count; first += 4) {
     double values[4];
     fill_four(core::draw4(key, sample, static_cast<uint32_t>(first / 4)), initial.fill, values);
@@ -45,11 +47,13 @@ void fill_random(float* out, int64_t count, const core::DrawKey& key, uint64_t s
 }
 
 /// PyTorch's convolution: Kaiming-uniform with a = sqrt(5) is uniform in +-1/sqrt(fan_in), weight and bias alike.
-Initial convolution_initial(int64_t inputs) { return {Fill::uniform, 1.0 / std::sqrt(static_cast<double>(inputs))}; }
+Initial convolution_initial(int64_t inputs) {
+  return {Fill::uniform, 1.0 / std::sqrt(static_cast<double>(inputs))};
+}
 
 /// What both schemes agree on; none for weight matrices and tokens.
-std::optional<Initial> common_initial(const std::string& name, const at::Tensor& parameter, double layer_scale,
-                                      int64_t patch_values) {
+std::optional<Initial> common_initial(const std::string& name, const at::Tensor& parameter,
+                                      double layer_scale, int64_t patch_values) {
   if (name == "patch_embed.proj.bias") return convolution_initial(patch_values);
   if (name.ends_with(".gamma")) return Initial{Fill::constant, layer_scale};
   if (name.ends_with(".bias")) return Initial{Fill::zeros};
@@ -66,7 +70,8 @@ InitialRule timm_initial(double layer_scale, int64_t patch_values) {
     if (name.ends_with(".fc1_g.weight")) return {Fill::normal, 1e-6};
     if (name.ends_with(".fc1_g.bias")) return {Fill::ones};
     // timm truncates at +-2, a hundred standard deviations away.
-    return common_initial(name, parameter, layer_scale, patch_values).value_or(Initial{Fill::normal, 0.02});
+    return common_initial(name, parameter, layer_scale, patch_values)
+        .value_or(Initial{Fill::normal, 0.02});
   };
 }
 
@@ -74,27 +79,36 @@ InitialRule mae_initial(double layer_scale, int64_t patch_values) {
   return [=](const std::string& name, const at::Tensor& parameter) -> Initial {
     if (name == "cls_token" || name == "mask_token") return {Fill::normal, 0.02};
     if (name.ends_with("pos_embed")) return {Fill::keep};
-    if (const auto common = common_initial(name, parameter, layer_scale, patch_values)) return *common;
+    if (const auto common = common_initial(name, parameter, layer_scale, patch_values))
+      return *common;
     const int64_t outputs = parameter.size(0), inputs = parameter.numel() / outputs;
     return {Fill::uniform, std::sqrt(6.0 / static_cast<double>(outputs + inputs))};
   };
 }
 
-void initialise(const std::vector<nn::NamedTensor>& parameters, uint64_t seed, const InitialRule& rule) {
+void initialise(const std::vector<nn::NamedTensor>& parameters, uint64_t seed,
+                const InitialRule& rule) {
   const at::NoGradGuard no_grad;
   const core::DrawKey key{seed, core::Stream::init, 0, 0};
   for (const nn::NamedTensor& parameter : parameters) {
     const Initial initial = rule(parameter.name, parameter.tensor);
     at::Tensor tensor = parameter.tensor;
     switch (initial.fill) {
-      case Fill::keep: break;
-      case Fill::zeros: tensor.zero_(); break;
-      case Fill::ones: tensor.fill_(1.0); break;
-      case Fill::constant: tensor.fill_(initial.scale); break;
+      case Fill::keep:
+        break;
+      case Fill::zeros:
+        tensor.zero_();
+        break;
+      case Fill::ones:
+        tensor.fill_(1.0);
+        break;
+      case Fill::constant:
+        tensor.fill_(initial.scale);
+        break;
       case Fill::normal:
       case Fill::uniform:
-        fill_random(tensor.mutable_data_ptr<float>(), tensor.numel(), key, name_hash(parameter.name) & ((1ull << 48) - 1),
-                    initial);
+        fill_random(tensor.mutable_data_ptr<float>(), tensor.numel(), key,
+                    name_hash(parameter.name) & ((1ull << 48) - 1), initial);
     }
   }
 }

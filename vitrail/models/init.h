@@ -16,7 +16,8 @@ enum class Fill { keep, zeros, ones, constant, normal, uniform };
 
 struct Initial {
   Fill fill = Fill::zeros;
-  double scale = 0.0;  // constant: the value; normal: standard deviation; uniform: half width around zero
+  double scale =
+      0.0;  // constant: the value; normal: standard deviation; uniform: half width around zero
 };
 
 /// What a parameter starts as, from its full name and itself.
@@ -31,6 +32,7 @@ InitialRule timm_initial(double layer_scale, int64_t patch_values);
 InitialRule mae_initial(double layer_scale, int64_t patch_values);
 
 /// Fills CPU fp32 parameters in place.
-void initialise(const std::vector<nn::NamedTensor>& parameters, uint64_t seed, const InitialRule& rule);
+void initialise(const std::vector<nn::NamedTensor>& parameters, uint64_t seed,
+                const InitialRule& rule);
 
 }  // namespace vitrail::models

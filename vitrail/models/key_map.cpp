@@ -24,25 +24,27 @@ struct Rule {
 /// The blocks of one trunk under transformers' hub names.
 void add_hub_blocks(std::vector<Rule>& rules, const std::string& ours, const std::string& theirs) {
   const std::string attention = theirs + "attention.attention.";
-  rules.insert(rules.end(),
-               {{ours + "norm1.", {theirs + "layernorm_before."}},
-                {ours + "norm2.", {theirs + "layernorm_after."}},
-                {ours + "attn.qkv.", {attention + "query.", attention + "key.", attention + "value."}},
-                {ours + "attn.proj.", {theirs + "attention.output.dense."}},
-                {ours + "mlp.fc1.", {theirs + "intermediate.dense."}},
-                {ours + "mlp.fc2.", {theirs + "output.dense."}}});
+  rules.insert(rules.end(), {{ours + "norm1.", {theirs + "layernorm_before."}},
+                             {ours + "norm2.", {theirs + "layernorm_after."}},
+                             {ours + "attn.qkv.",
+                              {attention + "query.", attention + "key.", attention + "value."}},
+                             {ours + "attn.proj.", {theirs + "attention.output.dense."}},
+                             {ours + "mlp.fc1.", {theirs + "intermediate.dense."}},
+                             {ours + "mlp.fc2.", {theirs + "output.dense."}}});
 }
 
 /// The same under the names of release 5 in memory.
-void add_release5_blocks(std::vector<Rule>& rules, const std::string& ours, const std::string& theirs) {
+void add_release5_blocks(std::vector<Rule>& rules, const std::string& ours,
+                         const std::string& theirs) {
   const std::string attention = theirs + "attention.";
-  rules.insert(rules.end(),
-               {{ours + "norm1.", {theirs + "layernorm_before."}},
-                {ours + "norm2.", {theirs + "layernorm_after."}},
-                {ours + "attn.qkv.", {attention + "q_proj.", attention + "k_proj.", attention + "v_proj."}},
-                {ours + "attn.proj.", {attention + "o_proj."}},
-                {ours + "mlp.fc1.", {theirs + "mlp.fc1."}},
-                {ours + "mlp.fc2.", {theirs + "mlp.fc2."}}});
+  rules.insert(
+      rules.end(),
+      {{ours + "norm1.", {theirs + "layernorm_before."}},
+       {ours + "norm2.", {theirs + "layernorm_after."}},
+       {ours + "attn.qkv.", {attention + "q_proj.", attention + "k_proj.", attention + "v_proj."}},
+       {ours + "attn.proj.", {attention + "o_proj."}},
+       {ours + "mlp.fc1.", {theirs + "mlp.fc1."}},
+       {ours + "mlp.fc2.", {theirs + "mlp.fc2."}}});
 }
 
 /// Names outside blocks, without the "vit." that models with a head put before the encoder's.
@@ -64,6 +66,8 @@ std::vector<Rule> hub_rules() {
 
 std::vector<Rule> all_hf_rules() {
   std::vector<Rule> rules = hub_rules();
+  add_hub_blocks(rules, "decoder_blocks.#.",
+                 "decoder.decoder_encoder.layer.#.");  // what release 5 saves
   add_release5_blocks(rules, "blocks.#.", "layers.#.");
   add_release5_blocks(rules, "decoder_blocks.#.", "decoder.decoder_layers.#.");
   return rules;
@@ -96,7 +100,8 @@ std::optional<Match> match(const std::string& pattern, const std::string& text) 
 
 std::string fill(const std::string& pattern, const Match& found) {
   std::string name = pattern;
-  if (const size_t mark = name.find('#'); mark != std::string::npos) name.replace(mark, 1, found.number);
+  if (const size_t mark = name.find('#'); mark != std::string::npos)
+    name.replace(mark, 1, found.number);
   return name + found.rest;
 }
 
@@ -125,7 +130,8 @@ Tensors import_hf(const Tensors& tensors) {
   }
   for (const auto& [ours, pieces] : merged) {
     for (const at::Tensor& piece : pieces)
-      VT_REQUIRE(CheckpointError, piece.defined(), "[weights] '{}' needs query, key and value but one is missing", ours);
+      VT_REQUIRE(CheckpointError, piece.defined(),
+                 "[weights] '{}' needs query, key and value but one is missing", ours);
     result.push_back({ours, at::cat({pieces[0], pieces[1], pieces[2]})});
   }
   return result;
@@ -143,7 +149,8 @@ Tensors export_hf(const Tensors& tensors) {
       const auto found = match(rule.ours, entry.name);
       if (!found) continue;
       known = true;
-      const std::vector<at::Tensor> pieces = entry.tensor.chunk(static_cast<int64_t>(rule.theirs.size()), 0);
+      const std::vector<at::Tensor> pieces =
+          entry.tensor.chunk(static_cast<int64_t>(rule.theirs.size()), 0);
       for (size_t piece = 0; piece < pieces.size(); ++piece) {
         const std::string theirs = fill(rule.theirs[piece], *found);
         const bool encoder = !theirs.starts_with("decoder.") && !theirs.starts_with("classifier.");
@@ -170,7 +177,8 @@ Tensors export_timm(const Tensors& tensors) {
 Naming parse_naming(const std::string& word) {
   for (const Naming naming : {Naming::vitrail, Naming::timm, Naming::mae, Naming::hf})
     if (word == name(naming)) return naming;
-  core::fail<core::ConfigError>("[weights] '{}' is not a naming scheme; use vitrail, timm, mae or hf", word);
+  core::fail<core::ConfigError>(
+      "[weights] '{}' is not a naming scheme; use vitrail, timm, mae or hf", word);
 }
 
 const char* name(Naming naming) {
@@ -180,13 +188,18 @@ const char* name(Naming naming) {
 
 Naming detect_naming(const Tensors& tensors) {
   const auto any = [&](auto&& test) { return std::ranges::any_of(tensors, test); };
-  if (any([](const nn::NamedTensor& entry) { return entry.name.find("embeddings.patch_embeddings.") != std::string::npos; }))
+  if (any([](const nn::NamedTensor& entry) {
+        return entry.name.find("embeddings.patch_embeddings.") != std::string::npos;
+      }))
     return Naming::hf;
-  if (any([](const nn::NamedTensor& entry) { return entry.name == "mask_token"; })) return Naming::mae;
+  if (any([](const nn::NamedTensor& entry) { return entry.name == "mask_token"; }))
+    return Naming::mae;
   return Naming::timm;
 }
 
-Tensors import_names(const Tensors& tensors, Naming from) { return from == Naming::hf ? import_hf(tensors) : tensors; }
+Tensors import_names(const Tensors& tensors, Naming from) {
+  return from == Naming::hf ? import_hf(tensors) : tensors;
+}
 
 Tensors export_names(const Tensors& tensors, Naming to) {
   if (to == Naming::hf) return export_hf(tensors);

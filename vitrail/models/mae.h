@@ -26,7 +26,8 @@ class Mae : public Model {
 
   /// output: prediction [B, L, S]; mask [B, L]; loss always. Masks come from batch.mask_noise [B, L], or are drawn from
   /// the seed by sample id.
-  Output forward(const data::Batch& batch, const nn::Draws& draws, const std::vector<std::string>& taps = {}) override;
+  Output forward(const data::Batch& batch, const nn::Draws& draws,
+                 const std::vector<std::string>& taps = {}) override;
   std::vector<UnitSpec> units() override;
   std::vector<nn::Stack*> stacks() override;
   double train_flops_per_sample() const override;
@@ -40,18 +41,22 @@ class Mae : public Model {
   void add_encoder();
   void add_decoder();
   /// Registers learned positions, or fills the fixed table; neither for pos_embed none.
-  void add_positions(const std::string& name, int64_t width, at::Tensor& learned, FixedTable& fixed);
+  void add_positions(const std::string& name, int64_t width, at::Tensor& learned,
+                     FixedTable& fixed);
   ops::Masking mask(const data::Batch& batch, const nn::Draws& draws) const;
-  at::Tensor encode(const at::Tensor& image, const ops::Masking& masking, const nn::Draws& draws, Taps& tap);
-  at::Tensor decode(const at::Tensor& latent, const ops::Masking& masking, const nn::Draws& draws, Taps& tap);
+  at::Tensor encode(const at::Tensor& image, const ops::Masking& masking, const nn::Draws& draws,
+                    Taps& tap);
+  at::Tensor decode(const at::Tensor& latent, const ops::Masking& masking, const nn::Draws& draws,
+                    Taps& tap);
   at::Tensor restore(const at::Tensor& x, const ops::Masking& masking) const;
-  at::Tensor loss(const at::Tensor& image, const at::Tensor& prediction, const at::Tensor& mask_BL) const;
+  at::Tensor loss(const at::Tensor& image, const at::Tensor& prediction,
+                  const at::Tensor& mask_BL) const;
 
   config::Model options_;
-  int64_t kept_ = 0;                                           // K
-  at::Tensor cls_token_, pos_embed_;                           // [1, 1, D], [1, 1 + L, D]
-  at::Tensor mask_token_, decoder_pos_embed_;                  // [1, 1, D'], [1, 1 + L, D']
-  FixedTable fixed_positions_, fixed_decoder_positions_;       // instead of the learned ones
+  int64_t kept_ = 0;                                      // K
+  at::Tensor cls_token_, pos_embed_;                      // [1, 1, D], [1, 1 + L, D]
+  at::Tensor mask_token_, decoder_pos_embed_;             // [1, 1, D'], [1, 1 + L, D']
+  FixedTable fixed_positions_, fixed_decoder_positions_;  // instead of the learned ones
   std::shared_ptr<PatchEmbed> patch_embed_;
   std::shared_ptr<nn::Stack> blocks_, decoder_blocks_;
   std::shared_ptr<nn::Norm> norm_, decoder_norm_;

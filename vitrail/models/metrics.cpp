@@ -19,7 +19,7 @@ double cross_entropy(const float* row, int64_t classes, int64_t label) {
   const double largest = *std::max_element(row, row + classes);
   double sum = 0;
   for (int64_t c = 0; c < classes; ++c) sum += std::exp(static_cast<double>(row[c]) - largest);
-  return std::log(sum) + largest - static_cast<double>(row[label]);
+  return std::log(sum) + (largest - static_cast<double>(row[label]));
 }
 
 /// How many classes are not below the label's; of equal logits the lower class is first, as in a

@@ -18,16 +18,17 @@ namespace vitrail::models {
 
 struct Output {
   at::Tensor output;  // vit: logits [B, classes]; mae: prediction [B, L, S]; fp32
-  at::Tensor loss;    // scalar fp32, mean over the batch; undefined when the batch lacks what it needs
-  at::Tensor mask;    // mae: [B, L], 1 = hidden
+  at::Tensor
+      loss;  // scalar fp32, mean over the batch; undefined when the batch lacks what it needs
+  at::Tensor mask;  // mae: [B, L], 1 = hidden
   std::map<std::string, at::Tensor> taps;
 };
 
 /// Parameters that are gathered, reduced and updated together: one block, or one end.
 struct UnitSpec {
-  std::string name;                          // "blocks.3", "embed", "head", "decoder_blocks.0"
-  std::vector<nn::NamedTensor> parameters;   // full names
-  nn::Stack* stack = nullptr;                // the stack whose backward(i) completes the unit; null for ends
+  std::string name;                         // "blocks.3", "embed", "head", "decoder_blocks.0"
+  std::vector<nn::NamedTensor> parameters;  // full names
+  nn::Stack* stack = nullptr;  // the stack whose backward(i) completes the unit; null for ends
   int block = -1;
 };
 

@@ -82,10 +82,11 @@ at::Tensor end_dropout(const at::Tensor& x, double rate, const nn::Draws& draws,
 double trunk_flops(const nn::Stack& trunk, int64_t tokens, int64_t width);
 
 /// Parameters whose name starts with `prefix` (or equals it), full names kept.
-std::vector<nn::NamedTensor> select(const std::vector<nn::NamedTensor>& all, const std::vector<std::string>& prefixes);
+std::vector<nn::NamedTensor> select(const std::vector<nn::NamedTensor>& all,
+                                    const std::vector<std::string>& prefixes);
 /// One unit per block of a trunk whose parameters are called "NAME.i.*".
-void add_trunk_units(std::vector<UnitSpec>& units, const std::vector<nn::NamedTensor>& all, const std::string& name,
-                     nn::Stack* trunk);
+void add_trunk_units(std::vector<UnitSpec>& units, const std::vector<nn::NamedTensor>& all,
+                     const std::string& name, nn::Stack* trunk);
 
 /// Collects requested intermediate results.
 class Taps {
@@ -93,10 +94,12 @@ class Taps {
   /// `ends`: taps a model has besides the blocks of `trunks`.
   /// throws ConfigError naming the taps that exist when one is unknown.
   Taps(const std::vector<std::string>& wanted, const std::vector<std::string>& ends,
-       const std::vector<std::pair<std::string, int>>& trunks, std::map<std::string, at::Tensor>& found);
+       const std::vector<std::pair<std::string, int>>& trunks,
+       std::map<std::string, at::Tensor>& found);
   void offer(const std::string& name, const at::Tensor& value);
   /// Runs a trunk, keeping the wanted blocks "NAME.i".
-  at::Tensor run(const std::string& name, nn::Stack& trunk, const at::Tensor& x_BLD, const nn::Draws& draws);
+  at::Tensor run(const std::string& name, nn::Stack& trunk, const at::Tensor& x_BLD,
+                 const nn::Draws& draws);
 
  private:
   std::vector<std::string> wanted_;

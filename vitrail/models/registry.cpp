@@ -35,8 +35,8 @@ const std::map<std::string, Family>& families() {
 
 std::shared_ptr<Model> make_model(const config::Model& options, uint64_t seed) {
   const auto family = families().find(options.kind.value);
-  VT_REQUIRE(ConfigError, family != families().end(), "[config] model.kind '{}' is not a model of this program",
-             options.kind.value);
+  VT_REQUIRE(ConfigError, family != families().end(),
+             "[config] model.kind '{}' is not a model of this program", options.kind.value);
   std::shared_ptr<Model> model = family->second.build(options);
   initialise(model->named_parameters(), seed,
              family->second.initial(options.layer_scale.value_or(0.0), options.patch_values()));
@@ -49,7 +49,9 @@ void configure(Model& model, const config::Train& train) {
     for (int i = 0; i < stack->depth(); ++i) {
       if (train.attention == "plain")
         stack->block(i).attention().set_attend(
-            [](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) { return ops::plain_attention(q, k, v); });
+            [](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+              return ops::plain_attention(q, k, v);
+            });
       else
         stack->block(i).attention().set_attend(ops::sdpa);
     }

@@ -15,14 +15,17 @@ constexpr int64_t kNoLabel = -1;
 }  // namespace
 
 Vit::Vit(const config::Model& options) : options_(options) {
-  VT_REQUIRE(ConfigError, options.class_token || !(options.pool == "token"),
-             "[config] model.pool=token needs model.class_token=true; set model.pool to avg or none");
+  VT_REQUIRE(
+      ConfigError, options.class_token || !(options.pool == "token"),
+      "[config] model.pool=token needs model.class_token=true; set model.pool to avg or none");
   const int64_t D = options.embed_dim;
   const int64_t tokens = tokens_per_sample();
   if (options.class_token) cls_token_ = register_parameter("cls_token", {1, 1, D});
-  if (options.register_tokens > 0) reg_token_ = register_parameter("reg_token", {1, options.register_tokens, D});
+  if (options.register_tokens > 0)
+    reg_token_ = register_parameter("reg_token", {1, options.register_tokens, D});
   if (options.pos_embed == "learned") pos_embed_ = register_parameter("pos_embed", {1, tokens, D});
-  if (options.pos_embed == "sincos") fixed_positions_ = FixedTable(position_table(options, prefix_tokens(), D));
+  if (options.pos_embed == "sincos")
+    fixed_positions_ = FixedTable(position_table(options, prefix_tokens(), D));
   patch_embed_ = register_module("patch_embed", std::make_shared<PatchEmbed>(options));
   blocks_ = register_module("blocks", make_trunk(options, trunk_sizes(options)));
   const bool after_pool = options.pool == "avg";
@@ -30,7 +33,8 @@ Vit::Vit(const config::Model& options) : options_(options) {
     auto norm = std::make_shared<nn::Norm>(D, norm_options(options));
     (after_pool ? fc_norm_ : norm_) = register_module(after_pool ? "fc_norm" : "norm", norm);
   }
-  if (options.num_classes > 0) head_ = register_module("head", std::make_shared<nn::Linear>(D, options.num_classes));
+  if (options.num_classes > 0)
+    head_ = register_module("head", std::make_shared<nn::Linear>(D, options.num_classes));
 }
 
 at::Tensor Vit::embed(const at::Tensor& image, const nn::Draws& draws) {
@@ -53,10 +57,12 @@ at::Tensor Vit::pool(const at::Tensor& x_BTD) const {
 
 at::Tensor Vit::loss(const at::Tensor& logits, const at::Tensor& label) const {
   if (!head_ || !label.defined() || logits.dim() != label.dim() + 1) return {};
-  return at::cross_entropy_loss(logits, label, {}, at::Reduction::Mean, kNoLabel, options_.label_smoothing);
+  return at::cross_entropy_loss(logits, label, {}, at::Reduction::Mean, kNoLabel,
+                                options_.label_smoothing);
 }
 
-Output Vit::forward(const data::Batch& batch, const nn::Draws& draws, const std::vector<std::string>& taps) {
+Output Vit::forward(const data::Batch& batch, const nn::Draws& draws,
+                    const std::vector<std::string>& taps) {
   Output out;
   Taps tap(taps, {"embed", "norm", "pool"}, {{"blocks", blocks_->depth()}}, out.taps);
   at::Tensor x_BTD = embed(batch.image, draws);
@@ -83,7 +89,9 @@ std::vector<UnitSpec> Vit::units() {
   return units;
 }
 
-double Vit::train_flops_per_sample() const { return trunk_flops(*blocks_, tokens_per_sample(), options_.embed_dim); }
+double Vit::train_flops_per_sample() const {
+  return trunk_flops(*blocks_, tokens_per_sample(), options_.embed_dim);
+}
 
 int64_t Vit::tokens_per_sample() const { return prefix_tokens() + options_.num_patches(); }
 
@@ -93,7 +101,8 @@ std::vector<nn::NamedTensor> Vit::fixed_tensors() const {
 }
 
 void Vit::set_fixed_tensor(const std::string& name, const at::Tensor& values) {
-  VT_CHECK(name == "pos_embed" && fixed_positions_.defined(), "[model] '{}' is not a fixed tensor of this model", name);
+  VT_CHECK(name == "pos_embed" && fixed_positions_.defined(),
+           "[model] '{}' is not a fixed tensor of this model", name);
   fixed_positions_.set(values);
 }
 

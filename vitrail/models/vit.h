@@ -25,7 +25,8 @@ class Vit : public Model {
 
   /// output: logits [B, classes] (pool none: [B, T, classes]; num_classes 0: features); loss: cross-entropy over the
   /// samples whose label is not -1.
-  Output forward(const data::Batch& batch, const nn::Draws& draws, const std::vector<std::string>& taps = {}) override;
+  Output forward(const data::Batch& batch, const nn::Draws& draws,
+                 const std::vector<std::string>& taps = {}) override;
   std::vector<UnitSpec> units() override;
   std::vector<nn::Stack*> stacks() override { return {blocks_.get()}; }
   double train_flops_per_sample() const override;
@@ -34,7 +35,9 @@ class Vit : public Model {
   void set_fixed_tensor(const std::string& name, const at::Tensor& values) override;
 
  private:
-  int64_t prefix_tokens() const { return (options_.class_token ? 1 : 0) + options_.register_tokens; }
+  int64_t prefix_tokens() const {
+    return (options_.class_token ? 1 : 0) + options_.register_tokens;
+  }
   at::Tensor embed(const at::Tensor& image, const nn::Draws& draws);
   at::Tensor pool(const at::Tensor& x_BTD) const;
   at::Tensor loss(const at::Tensor& logits, const at::Tensor& label) const;

@@ -29,18 +29,22 @@ std::string clause(const char* what, const std::vector<std::string>& names) {
 
 void check_complete(const LoadReport& report) {
   VT_REQUIRE(CheckpointError, report.mismatched.empty(),
-             "[weights] {}: {}; model.image_size, patch_size, num_classes and sizes must be those of the file, or set "
+             "[weights] {}: {}; model.image_size, patch_size, num_classes and sizes must be those "
+             "of the file, or set "
              "model.weights.strict=false to skip such tensors",
              report.source, first_few(report.mismatched));
   VT_REQUIRE(CheckpointError, report.complete(),
-             "[weights] {} must hold exactly the model's tensors{}{}; model.weights.strict=false loads what matches",
-             report.source, clause("missing", report.missing), clause("unexpected", report.unexpected));
+             "[weights] {} must hold exactly the model's tensors{}{}; model.weights.strict=false "
+             "loads what matches",
+             report.source, clause("missing", report.missing),
+             clause("unexpected", report.unexpected));
 }
 
 /// Moves `entry` into `target` or reports the other shape; true when loaded.
 bool fits(const nn::NamedTensor& entry, const at::Tensor& target, LoadReport& report) {
   if (entry.tensor.sizes() == target.sizes()) return true;
-  report.mismatched.push_back(fmt::format("'{}' must be [{}] but is [{}]", entry.name, fmt::join(target.sizes(), ", "),
+  report.mismatched.push_back(fmt::format("'{}' must be [{}] but is [{}]", entry.name,
+                                          fmt::join(target.sizes(), ", "),
                                           fmt::join(entry.tensor.sizes(), ", ")));
   return false;
 }
@@ -74,8 +78,10 @@ void write_tensors(const std::string& path, const std::vector<nn::NamedTensor>& 
   std::vector<at::Tensor> kept_alive;
   std::vector<io::TensorToWrite> entries;
   for (const nn::NamedTensor& entry : tensors) {
-    const at::Tensor& tensor = kept_alive.emplace_back(entry.tensor.detach().to(at::kCPU).contiguous());
-    entries.push_back({entry.name, ops::dtype_of(tensor.scalar_type()), tensor.sizes().vec(), tensor.const_data_ptr()});
+    const at::Tensor& tensor =
+        kept_alive.emplace_back(entry.tensor.detach().to(at::kCPU).contiguous());
+    entries.push_back({entry.name, ops::dtype_of(tensor.scalar_type()), tensor.sizes().vec(),
+                       tensor.const_data_ptr()});
   }
   io::write_safetensors(path, entries, metadata);
 }
@@ -93,7 +99,8 @@ LoadReport load_tensors(Model& model, const std::vector<nn::NamedTensor>& tensor
   const at::NoGradGuard no_grad;
   LoadReport report{source, 0, {}, {}, {}};
   std::map<std::string, at::Tensor> parameters, fixed;
-  for (const nn::NamedTensor& parameter : model.named_parameters()) parameters[parameter.name] = parameter.tensor;
+  for (const nn::NamedTensor& parameter : model.named_parameters())
+    parameters[parameter.name] = parameter.tensor;
   for (const nn::NamedTensor& entry : model.fixed_tensors()) fixed[entry.name] = entry.tensor;
   std::map<std::string, at::Tensor> absent = parameters;
   std::vector<const nn::NamedTensor*> matched;
@@ -105,7 +112,8 @@ LoadReport load_tensors(Model& model, const std::vector<nn::NamedTensor>& tensor
       continue;
     }
     absent.erase(entry.name);
-    if (fits(entry, parameter != parameters.end() ? parameter->second : table->second, report)) matched.push_back(&entry);
+    if (fits(entry, parameter != parameters.end() ? parameter->second : table->second, report))
+      matched.push_back(&entry);
   }
   for (const auto& [name, tensor] : absent) report.missing.push_back(name);
   if (strict) check_complete(report);
@@ -119,7 +127,8 @@ LoadReport load_tensors(Model& model, const std::vector<nn::NamedTensor>& tensor
   return report;
 }
 
-LoadReport load_weights(Model& model, const std::string& path, const std::string& from, bool strict) {
+LoadReport load_weights(Model& model, const std::string& path, const std::string& from,
+                        bool strict) {
   const std::vector<nn::NamedTensor> tensors = read_tensors(path);
   return load_tensors(model, import_names(tensors, naming_of(from, tensors)), strict, path);
 }
@@ -130,7 +139,8 @@ void save_weights(Model& model, const std::string& path, Naming to) {
   write_tensors(path, export_names(tensors, to), {{"format", "pt"}});
 }
 
-int64_t import_weights(const std::string& path, const std::string& from, const std::string& output) {
+int64_t import_weights(const std::string& path, const std::string& from,
+                       const std::string& output) {
   const std::vector<nn::NamedTensor> theirs = read_tensors(path);
   const std::vector<nn::NamedTensor> ours = import_names(theirs, naming_of(from, theirs));
   write_tensors(output, ours, {{"format", "pt"}});
@@ -153,13 +163,15 @@ std::string inspect_weights(const std::string& path) {
   for (const std::string& name : file.names()) width = std::max(width, name.size());
   for (const std::string& name : file.names()) {
     const io::SafetensorsInfo& info = file.info(name);
-    table += fmt::format("{:<{}}  {:<4}  {:>12}  [{}]\n", name, width, core::name(info.dtype), info.count(),
-                         fmt::join(info.shape, ", "));
+    table += fmt::format("{:<{}}  {:<4}  {:>12}  [{}]\n", name, width, core::name(info.dtype),
+                         info.count(), fmt::join(info.shape, ", "));
     values += info.count();
     names.push_back({name, {}});
   }
-  for (const auto& [key, text] : file.metadata()) table += fmt::format("metadata {} = {}\n", key, text);
-  return table + fmt::format("{} tensors, {} values, names as in {}\n", names.size(), values, name(detect_naming(names)));
+  for (const auto& [key, text] : file.metadata())
+    table += fmt::format("metadata {} = {}\n", key, text);
+  return table + fmt::format("{} tensors, {} values, names as in {}\n", names.size(), values,
+                             name(detect_naming(names)));
 }
 
 namespace {
@@ -186,15 +198,17 @@ std::string diff_weights(const std::string& first, const std::string& second) {
   double largest = 0.0;
   for (const nn::NamedTensor& entry : read_tensors(first)) {
     const auto other = others.find(entry.name);
-    const std::string what =
-        other == others.end() ? "only in " + first : difference(entry.tensor, other->second, largest);
+    const std::string what = other == others.end()
+                                 ? "only in " + first
+                                 : difference(entry.tensor, other->second, largest);
     if (other != others.end()) others.erase(other);
     what.empty() ? ++equal : ++different;
     if (!what.empty()) lines += fmt::format("{}: {}\n", entry.name, what);
   }
   for (const auto& [name, tensor] : others) lines += fmt::format("{}: only in {}\n", name, second);
   different += static_cast<int64_t>(others.size());
-  return lines + fmt::format("{} tensors equal, {} differ; largest absolute difference {:.3e}\n", equal, different, largest);
+  return lines + fmt::format("{} tensors equal, {} differ; largest absolute difference {:.3e}\n",
+                             equal, different, largest);
 }
 
 }  // namespace vitrail::models

@@ -38,7 +38,8 @@ LoadReport load_tensors(Model& model, const std::vector<nn::NamedTensor>& tensor
                         const std::string& source);
 
 /// The same from a file; `from` is a naming scheme or "auto".
-LoadReport load_weights(Model& model, const std::string& path, const std::string& from = "auto", bool strict = true);
+LoadReport load_weights(Model& model, const std::string& path, const std::string& from = "auto",
+                        bool strict = true);
 
 /// Writes the model's tensors in fp32 under the names of `to`.
 void save_weights(Model& model, const std::string& path, Naming to = Naming::vitrail);

@@ -30,7 +30,8 @@ struct AttentionOptions {
 
 /// softmax(q k^T / sqrt(E)) v for q, k, v [B, N, L, E]: ops::sdpa or ops::plain_attention, or what sequence parallelism
 /// puts in their place.
-using Attend = std::function<at::Tensor(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v)>;
+using Attend =
+    std::function<at::Tensor(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v)>;
 
 class Attention : public Module {
  public:
@@ -42,7 +43,8 @@ class Attention : public Module {
   Linear& proj() { return *proj_; }
 
  private:
-  at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Draws& draws) const;
+  at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                    const Draws& draws) const;
 
   AttentionOptions options_;
   Attend attend_;

@@ -20,12 +20,15 @@ AttentionOptions attention_options(const BlockOptions& options) {
 }
 
 MlpOptions mlp_options(const BlockOptions& options) {
-  return {options.mlp, options.width, options.mlp_hidden, options.proj_drop, draw_layer(options, 2)};
+  return {options.mlp, options.width, options.mlp_hidden, options.proj_drop,
+          draw_layer(options, 2)};
 }
 
 }  // namespace
 
-double drop_path_rate(double rate, int i, int depth) { return depth > 1 ? rate * i / (depth - 1) : 0.0; }
+double drop_path_rate(double rate, int i, int depth) {
+  return depth > 1 ? rate * i / (depth - 1) : 0.0;
+}
 
 Block::Block(const BlockOptions& options) : options_(options) {
   // The last values are left to dropouts outside the blocks.
@@ -33,23 +36,28 @@ Block::Block(const BlockOptions& options) : options_(options) {
              "[config] a model must have fewer than {} blocks", kMaxBlocks - 1);
   norm1_ = register_module("norm1", std::make_shared<Norm>(options.width, options.norm));
   attn_ = register_module("attn", std::make_shared<Attention>(attention_options(options)));
-  if (options.layer_scale) ls1_ = register_module("ls1", std::make_shared<LayerScale>(options.width));
+  if (options.layer_scale)
+    ls1_ = register_module("ls1", std::make_shared<LayerScale>(options.width));
   norm2_ = register_module("norm2", std::make_shared<Norm>(options.width, options.norm));
   mlp_ = register_module("mlp", std::make_shared<Mlp>(mlp_options(options)));
-  if (options.layer_scale) ls2_ = register_module("ls2", std::make_shared<LayerScale>(options.width));
+  if (options.layer_scale)
+    ls2_ = register_module("ls2", std::make_shared<LayerScale>(options.width));
 }
 
-at::Tensor Block::finish_branch(at::Tensor y_BLD, const LayerScale* scale, const Draws& draws, int branch) const {
+at::Tensor Block::finish_branch(at::Tensor y_BLD, const LayerScale* scale, const Draws& draws,
+                                int branch) const {
   if (scale) y_BLD = scale->forward(y_BLD);
   if (!draws.training) return y_BLD;
   const auto layer = static_cast<uint16_t>(2 * options_.index + branch);
-  return ops::drop_path(y_BLD, options_.drop_path, draws.key(core::Stream::drop_path, layer), draws.sample_ids);
+  return ops::drop_path(y_BLD, options_.drop_path, draws.key(core::Stream::drop_path, layer),
+                        draws.sample_ids);
 }
 
 at::Tensor Block::forward(const at::Tensor& x_BLD, const Draws& draws) const {
   const at::Tensor middle_BLD =
       x_BLD + finish_branch(attn_->forward(norm1_->forward(x_BLD), draws), ls1_.get(), draws, 0);
-  return middle_BLD + finish_branch(mlp_->forward(norm2_->forward(middle_BLD), draws), ls2_.get(), draws, 1);
+  return middle_BLD +
+         finish_branch(mlp_->forward(norm2_->forward(middle_BLD), draws), ls2_.get(), draws, 1);
 }
 
 }  // namespace vitrail::nn

@@ -32,7 +32,8 @@ struct BlockOptions {
   double drop_path = 0.0;
   double attn_drop = 0.0;
   double proj_drop = 0.0;
-  int index = 0;  // place among all blocks of the model: tells its random draws from those of other blocks
+  int index =
+      0;  // place among all blocks of the model: tells its random draws from those of other blocks
 };
 
 /// A learned factor per channel on a residual branch. Name: gamma [D].
@@ -58,7 +59,8 @@ class Block : public Module {
 
  private:
   /// What is added to the residual stream; `branch` is 0 for attention, 1 for the MLP.
-  at::Tensor finish_branch(at::Tensor y_BLD, const LayerScale* scale, const Draws& draws, int branch) const;
+  at::Tensor finish_branch(at::Tensor y_BLD, const LayerScale* scale, const Draws& draws,
+                           int branch) const;
 
   BlockOptions options_;
   std::shared_ptr<Norm> norm1_, norm2_;

@@ -15,7 +15,9 @@ struct Draws {
   at::Tensor sample_ids;  // int64 [B], on the device of the activations
   bool training = false;  // false: dropouts and drop-path are the identity
 
-  core::DrawKey key(core::Stream stream, uint16_t layer) const { return {seed, stream, step, layer}; }
+  core::DrawKey key(core::Stream stream, uint16_t layer) const {
+    return {seed, stream, step, layer};
+  }
 };
 
 }  // namespace vitrail::nn

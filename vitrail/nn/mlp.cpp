@@ -1,8 +1,8 @@
 #include "vitrail/nn/mlp.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/silu.h>
-#include <ATen/TensorOperators.h>
 
 #include "vitrail/ops/random.h"
 
@@ -10,16 +10,19 @@ namespace vitrail::nn {
 
 Mlp::Mlp(const MlpOptions& options) : options_(options) {
   const bool gated = options.kind == MlpKind::swiglu;
-  if (gated) gate_ = register_module("fc1_g", std::make_shared<Linear>(options.width, options.hidden));
-  fc1_ = register_module(gated ? "fc1_x" : "fc1", std::make_shared<Linear>(options.width, options.hidden));
+  if (gated)
+    gate_ = register_module("fc1_g", std::make_shared<Linear>(options.width, options.hidden));
+  fc1_ = register_module(gated ? "fc1_x" : "fc1",
+                         std::make_shared<Linear>(options.width, options.hidden));
   fc2_ = register_module("fc2", std::make_shared<Linear>(options.hidden, options.width));
 }
 
 at::Tensor Mlp::drop(const at::Tensor& x, const Draws& draws, int place) const {
   if (!draws.training) return x;
-  return ops::dropout(x, options_.drop,
-                      draws.key(core::Stream::dropout, static_cast<uint16_t>(options_.draw_layer + place)),
-                      draws.sample_ids);
+  return ops::dropout(
+      x, options_.drop,
+      draws.key(core::Stream::dropout, static_cast<uint16_t>(options_.draw_layer + place)),
+      draws.sample_ids);
 }
 
 at::Tensor Mlp::forward(const at::Tensor& x, const Draws& draws) const {

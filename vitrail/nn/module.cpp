@@ -6,10 +6,12 @@ namespace vitrail::nn {
 
 std::vector<NamedTensor> Module::named_parameters(const std::string& prefix) const {
   std::vector<NamedTensor> all;
-  for (const NamedTensor& parameter : parameters_) all.push_back({prefix + parameter.name, parameter.tensor});
+  for (const NamedTensor& parameter : parameters_)
+    all.push_back({prefix + parameter.name, parameter.tensor});
   for (const auto& [name, child] : children_) {
     std::vector<NamedTensor> below = child->named_parameters(prefix + name + ".");
-    all.insert(all.end(), std::make_move_iterator(below.begin()), std::make_move_iterator(below.end()));
+    all.insert(all.end(), std::make_move_iterator(below.begin()),
+               std::make_move_iterator(below.end()));
   }
   return all;
 }

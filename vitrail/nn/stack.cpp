@@ -19,9 +19,12 @@ using torch::autograd::variable_list;
 class AutogradEngine : public BlockEngine {
  public:
   explicit AutogradEngine(bool recompute) : recompute_(recompute) {}
-  std::string name() const override { return recompute_ ? "autograd, blocks recomputed" : "autograd"; }
+  std::string name() const override {
+    return recompute_ ? "autograd, blocks recomputed" : "autograd";
+  }
 
-  at::Tensor forward(Block& block, const at::Tensor& x_BLD, const Draws& draws, int, Saved& keep) override {
+  at::Tensor forward(Block& block, const at::Tensor& x_BLD, const Draws& draws, int,
+                     Saved& keep) override {
     keep.input = x_BLD.detach().set_requires_grad(true);
     if (recompute_) {
       const at::NoGradGuard no_grad;
@@ -31,11 +34,13 @@ class AutogradEngine : public BlockEngine {
     return keep.output.detach();
   }
 
-  at::Tensor backward(Block& block, const at::Tensor& dy_BLD, const Draws& draws, int, Saved& kept) override {
+  at::Tensor backward(Block& block, const at::Tensor& dy_BLD, const Draws& draws, int,
+                      Saved& kept) override {
     if (recompute_) build_graph(block, draws, kept);
     variable_list ends, gradients;
     if (dy_BLD.defined()) ends.push_back(kept.output), gradients.push_back(dy_BLD);
-    if (kept.input_gradient.defined()) ends.push_back(kept.entry), gradients.push_back(kept.input_gradient);
+    if (kept.input_gradient.defined())
+      ends.push_back(kept.entry), gradients.push_back(kept.input_gradient);
     if (ends.empty()) return {};
     torch::autograd::backward(ends, gradients);
     return kept.input.grad();
@@ -62,19 +67,22 @@ struct Pass : torch::CustomClassHolder {
 
 }  // namespace
 
-std::unique_ptr<BlockEngine> autograd_engine(bool recompute) { return std::make_unique<AutogradEngine>(recompute); }
+std::unique_ptr<BlockEngine> autograd_engine(bool recompute) {
+  return std::make_unique<AutogradEngine>(recompute);
+}
 
 /// The trunk as one node of the outer graph. Outputs: the last block's output, then the taps.
 struct StackFunction : torch::autograd::Function<StackFunction> {
-  static variable_list forward(AutogradContext* context, const at::Tensor& x_BLD, Stack* stack, const Draws& draws,
-                               const std::vector<int>& taps) {
+  static variable_list forward(AutogradContext* context, const at::Tensor& x_BLD, Stack* stack,
+                               const Draws& draws, const std::vector<int>& taps) {
     auto pass = c10::make_intrusive<Pass>();
     pass->stack = stack;
     pass->draws = draws;
     pass->taps = taps;
     pass->saved.resize(stack->depth());
     std::vector<at::Tensor> outputs;
-    variable_list results{stack->run_forward(x_BLD, draws, &pass->saved, taps.empty() ? nullptr : &outputs)};
+    variable_list results{
+        stack->run_forward(x_BLD, draws, &pass->saved, taps.empty() ? nullptr : &outputs)};
     for (const int tap : taps) results.push_back(outputs[tap].detach());
     context->saved_data["pass"] = at::IValue::make_capsule(pass);
     context->set_materialize_grads(false);
@@ -90,7 +98,8 @@ struct StackFunction : torch::autograd::Function<StackFunction> {
   }
 };
 
-Stack::Stack(std::vector<std::shared_ptr<Block>> blocks) : blocks_(std::move(blocks)), engine_(autograd_engine(false)) {
+Stack::Stack(std::vector<std::shared_ptr<Block>> blocks)
+    : blocks_(std::move(blocks)), engine_(autograd_engine(false)) {
   for (size_t i = 0; i < blocks_.size(); ++i) register_module(std::to_string(i), blocks_[i]);
 }
 
@@ -104,7 +113,8 @@ at::Tensor Stack::run_forward(at::Tensor x_BLD, const Draws& draws, std::vector<
                               std::vector<at::Tensor>* outputs) {
   for (int i = 0; i < depth(); ++i) {
     notify(&StackObserver::before_forward, i);
-    x_BLD = saved ? engine_->forward(*blocks_[i], x_BLD, draws, i, (*saved)[i]) : blocks_[i]->forward(x_BLD, draws);
+    x_BLD = saved ? engine_->forward(*blocks_[i], x_BLD, draws, i, (*saved)[i])
+                  : blocks_[i]->forward(x_BLD, draws);
     if (outputs) outputs->push_back(x_BLD);
     notify(&StackObserver::after_forward, i);
   }
@@ -129,7 +139,8 @@ at::Tensor Stack::run_backward(const std::vector<at::Tensor>& gradients, const D
 at::Tensor Stack::forward(const at::Tensor& x_BLD, const Draws& draws, const std::vector<int>& taps,
                           std::vector<at::Tensor>* tap_outputs) {
   for (const int tap : taps)
-    VT_CHECK(tap >= 0 && tap < depth(), "[stack] a tap must be a block in [0, {}) but got {}", depth(), tap);
+    VT_CHECK(tap >= 0 && tap < depth(), "[stack] a tap must be a block in [0, {}) but got {}",
+             depth(), tap);
   if (depth() == 0) return x_BLD;
   if (!at::GradMode::is_enabled()) {
     std::vector<at::Tensor> outputs;
@@ -145,12 +156,14 @@ at::Tensor Stack::forward(const at::Tensor& x_BLD, const Draws& draws, const std
   std::ranges::sort(inner);
   inner.erase(std::unique(inner.begin(), inner.end()), inner.end());
   // The node exists only if an input requires grad; parameters inside are not inputs of it.
-  const at::Tensor entry_BLD = x_BLD.requires_grad() ? x_BLD : x_BLD.detach().set_requires_grad(true);
+  const at::Tensor entry_BLD =
+      x_BLD.requires_grad() ? x_BLD : x_BLD.detach().set_requires_grad(true);
   const variable_list results = StackFunction::apply(entry_BLD, this, draws, inner);
   if (tap_outputs)
     for (const int tap : taps)
-      tap_outputs->push_back(
-          tap == depth() - 1 ? results[0] : results[1 + (std::ranges::find(inner, tap) - inner.begin())]);
+      tap_outputs->push_back(tap == depth() - 1
+                                 ? results[0]
+                                 : results[1 + (std::ranges::find(inner, tap) - inner.begin())]);
   return results[0];
 }
 

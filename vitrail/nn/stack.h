@@ -20,9 +20,11 @@ namespace vitrail::nn {
 
 /// What forward(i) keeps for backward(i).
 struct Saved {
-  at::Tensor input;   // [B, L, D], detached leaf
-  at::Tensor entry;   // [B, L, D], a view of the leaf: what the block reads; undefined when the block is recomputed
-  at::Tensor output;  // [B, L, D] with the block's local graph behind it; undefined when the block is recomputed
+  at::Tensor input;  // [B, L, D], detached leaf
+  at::Tensor
+      entry;  // [B, L, D], a view of the leaf: what the block reads; undefined when the block is recomputed
+  at::Tensor
+      output;  // [B, L, D] with the block's local graph behind it; undefined when the block is recomputed
   /// [B, L, D], set before backward(i): gradient that reaches the block's input from elsewhere (a tap), to be added
   /// first, as plain autograd does.
   at::Tensor input_gradient;
@@ -33,9 +35,11 @@ class BlockEngine {
  public:
   virtual ~BlockEngine() = default;
   virtual std::string name() const = 0;
-  virtual at::Tensor forward(Block& block, const at::Tensor& x_BLD, const Draws& draws, int i, Saved& keep) = 0;
+  virtual at::Tensor forward(Block& block, const at::Tensor& x_BLD, const Draws& draws, int i,
+                             Saved& keep) = 0;
   /// Accumulates into the parameters' .grad; returns the gradient of x_BLD, kept.input_gradient included.
-  virtual at::Tensor backward(Block& block, const at::Tensor& dy_BLD, const Draws& draws, int i, Saved& kept) = 0;
+  virtual at::Tensor backward(Block& block, const at::Tensor& dy_BLD, const Draws& draws, int i,
+                              Saved& kept) = 0;
 };
 /// The reference engine. recompute: keep only the input and run the block again in backward.
 std::unique_ptr<BlockEngine> autograd_engine(bool recompute);
@@ -72,8 +76,8 @@ class Stack : public Module {
   at::Tensor run_forward(at::Tensor x_BLD, const Draws& draws, std::vector<Saved>* saved,
                          std::vector<at::Tensor>* outputs);
   /// gradients: of the output, then of each tap; undefined = none. Returns the gradient of the input.
-  at::Tensor run_backward(const std::vector<at::Tensor>& gradients, const Draws& draws, const std::vector<int>& taps,
-                          std::vector<Saved>& saved);
+  at::Tensor run_backward(const std::vector<at::Tensor>& gradients, const Draws& draws,
+                          const std::vector<int>& taps, std::vector<Saved>& saved);
   void notify(void (StackObserver::*event)(int), int i);
 
   std::vector<std::shared_ptr<Block>> blocks_;

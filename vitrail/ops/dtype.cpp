@@ -10,10 +10,12 @@ struct Pair {
   at::ScalarType tensor;
 };
 constexpr Pair kPairs[] = {
-    {core::DType::f64, at::kDouble},  {core::DType::f32, at::kFloat},   {core::DType::f16, at::kHalf},
-    {core::DType::bf16, at::kBFloat16}, {core::DType::i64, at::kLong},  {core::DType::i32, at::kInt},
-    {core::DType::i16, at::kShort},   {core::DType::i8, at::kChar},     {core::DType::u64, at::kUInt64},
-    {core::DType::u32, at::kUInt32},  {core::DType::u16, at::kUInt16},  {core::DType::u8, at::kByte},
+    {core::DType::f64, at::kDouble},   {core::DType::f32, at::kFloat},
+    {core::DType::f16, at::kHalf},     {core::DType::bf16, at::kBFloat16},
+    {core::DType::i64, at::kLong},     {core::DType::i32, at::kInt},
+    {core::DType::i16, at::kShort},    {core::DType::i8, at::kChar},
+    {core::DType::u64, at::kUInt64},   {core::DType::u32, at::kUInt32},
+    {core::DType::u16, at::kUInt16},   {core::DType::u8, at::kByte},
     {core::DType::boolean, at::kBool},
 };
 

@@ -10,9 +10,10 @@
 namespace vitrail::ops {
 
 struct Masking {
-  at::Tensor keep_BK;     // int64: kept tokens, by ascending noise
-  at::Tensor restore_BL;  // int64: place of each token in the shuffled order (the inverse permutation)
-  at::Tensor mask_BL;     // fp32: 1 = hidden, in the tokens' own order
+  at::Tensor keep_BK;  // int64: kept tokens, by ascending noise
+  at::Tensor
+      restore_BL;      // int64: place of each token in the shuffled order (the inverse permutation)
+  at::Tensor mask_BL;  // fp32: 1 = hidden, in the tokens' own order
 };
 
 /// Keeps the `keep` tokens of smallest noise; ties go to the lower index.

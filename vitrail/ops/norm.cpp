@@ -6,7 +6,8 @@
 namespace vitrail::ops {
 
 // ATen's kernel keeps mean and variance in fp32 for bf16 input, on CPU and CUDA.
-at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps) {
+at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                      double eps) {
   return at::layer_norm(x, {x.size(-1)}, weight, bias, eps);
 }
 

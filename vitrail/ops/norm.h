@@ -7,7 +7,8 @@ namespace vitrail::ops {
 
 /// (x - mean) / sqrt(var + eps) * weight + bias, biased variance.
 /// Paper    Ba et al. 2016, arXiv:1607.06450.
-at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps);
+at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                      double eps);
 
 /// x / sqrt(mean(x^2) + eps) * weight.
 /// Paper    Zhang & Sennrich 2019, arXiv:1910.07467.

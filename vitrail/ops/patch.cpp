@@ -26,7 +26,8 @@ std::vector<int64_t> patch_grid(at::IntArrayRef image_size, int64_t patch) {
   VT_CHECK(patch > 0, "[patch] patch_size must be positive but got {}", patch);
   std::vector<int64_t> grid;
   for (const int64_t side : image_size) {
-    VT_CHECK(side > 0 && side % patch == 0, "[patch] every side must be a multiple of patch_size but got {} and {}",
+    VT_CHECK(side > 0 && side % patch == 0,
+             "[patch] every side must be a multiple of patch_size but got {} and {}",
              fmt::join(image_size, "x"), patch);
     grid.push_back(side / patch);
   }
@@ -34,7 +35,8 @@ std::vector<int64_t> patch_grid(at::IntArrayRef image_size, int64_t patch) {
 }
 
 at::Tensor patchify(const at::Tensor& image, int64_t patch, PatchOrder order) {
-  VT_CHECK(image.dim() >= 3, "[patch] an image must have batch, channel and space axes but got {} axes", image.dim());
+  VT_CHECK(image.dim() >= 3,
+           "[patch] an image must have batch, channel and space axes but got {} axes", image.dim());
   const std::vector<int64_t> grid = patch_grid(image.sizes().slice(2), patch);
   const int64_t axes = static_cast<int64_t>(grid.size());
   std::vector<int64_t> split{image.size(0), image.size(1)};  // [B, C, g0, P, g1, P, ...]
@@ -46,11 +48,13 @@ at::Tensor patchify(const at::Tensor& image, int64_t patch, PatchOrder order) {
   if (order == PatchOrder::channel_first) order_of_axes.push_back(1);
   for (int64_t axis = 0; axis < axes; ++axis) order_of_axes.push_back(3 + 2 * axis);
   if (order == PatchOrder::channel_last) order_of_axes.push_back(1);
-  return image.reshape(split).permute(order_of_axes).reshape(
-      {image.size(0), product(grid), image.size(1) * patch_volume(grid.size(), patch)});
+  return image.reshape(split)
+      .permute(order_of_axes)
+      .reshape({image.size(0), product(grid), image.size(1) * patch_volume(grid.size(), patch)});
 }
 
-at::Tensor unpatchify(const at::Tensor& tokens, at::IntArrayRef grid, int64_t patch, PatchOrder order) {
+at::Tensor unpatchify(const at::Tensor& tokens, at::IntArrayRef grid, int64_t patch,
+                      PatchOrder order) {
   const int64_t volume = patch_volume(grid.size(), patch);
   VT_CHECK(tokens.dim() == 3 && tokens.size(1) == product(grid) && tokens.size(2) % volume == 0,
            "[patch] tokens must be [B, {}, multiple of {}] but got [{}]", product(grid), volume,

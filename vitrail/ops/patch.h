@@ -23,6 +23,7 @@ std::vector<int64_t> patch_grid(at::IntArrayRef image_size, int64_t patch);
 at::Tensor patchify(const at::Tensor& image, int64_t patch, PatchOrder order);
 
 /// The inverse: tokens [B, L, S] -> [B, C, grid * patch ...]; L is the product of `grid`.
-at::Tensor unpatchify(const at::Tensor& tokens, at::IntArrayRef grid, int64_t patch, PatchOrder order);
+at::Tensor unpatchify(const at::Tensor& tokens, at::IntArrayRef grid, int64_t patch,
+                      PatchOrder order);
 
 }  // namespace vitrail::ops

@@ -41,23 +41,25 @@ at::Tensor uniform(const core::DrawKey& key, const at::Tensor& sample_ids, int64
   at::Tensor out = at::empty({ids.size(0), per_sample}, ids.options().dtype(at::kFloat));
   if (ids.is_cuda()) {
     const c10::DeviceGuard guard(ids.device());
-    kernels::philox_uniform(out.mutable_data_ptr<float>(), ids.const_data_ptr<int64_t>(), ids.size(0), per_sample, key,
-                            current_stream(ids.device()));
+    kernels::philox_uniform(out.mutable_data_ptr<float>(), ids.const_data_ptr<int64_t>(),
+                            ids.size(0), per_sample, key, current_stream(ids.device()));
   } else {
-    kernels::philox_uniform_cpu(out.mutable_data_ptr<float>(), ids.const_data_ptr<int64_t>(), ids.size(0), per_sample,
-                                key);
+    kernels::philox_uniform_cpu(out.mutable_data_ptr<float>(), ids.const_data_ptr<int64_t>(),
+                                ids.size(0), per_sample, key);
   }
   return out;
 }
 
-at::Tensor dropout(const at::Tensor& x, double rate, const core::DrawKey& key, const at::Tensor& sample_ids) {
+at::Tensor dropout(const at::Tensor& x, double rate, const core::DrawKey& key,
+                   const at::Tensor& sample_ids) {
   check_rate("dropout", rate);
   if (rate == 0.0) return x;
   const at::Tensor uniforms = uniform(key, sample_ids, x.numel() / x.size(0));
   return x * keep_scale(uniforms, rate, x).view(x.sizes());
 }
 
-at::Tensor drop_path(const at::Tensor& x, double rate, const core::DrawKey& key, const at::Tensor& sample_ids) {
+at::Tensor drop_path(const at::Tensor& x, double rate, const core::DrawKey& key,
+                     const at::Tensor& sample_ids) {
   check_rate("drop_path", rate);
   if (rate == 0.0) return x;
   std::vector<int64_t> shape(x.dim(), 1);

@@ -17,11 +17,13 @@ at::Tensor uniform(const core::DrawKey& key, const at::Tensor& sample_ids, int64
 
 /// Zeroes each element of x [B, ...] with probability `rate` in [0, 1) and divides the rest by 1 - rate.
 /// Paper    Srivastava et al. 2014.
-at::Tensor dropout(const at::Tensor& x, double rate, const core::DrawKey& key, const at::Tensor& sample_ids);
+at::Tensor dropout(const at::Tensor& x, double rate, const core::DrawKey& key,
+                   const at::Tensor& sample_ids);
 
 /// Zeroes whole samples of a residual branch x [B, ...] with probability `rate` in [0, 1) and divides the rest by
 /// 1 - rate.
 /// Paper    Huang et al. 2016, arXiv:1603.09382 (stochastic depth).
-at::Tensor drop_path(const at::Tensor& x, double rate, const core::DrawKey& key, const at::Tensor& sample_ids);
+at::Tensor drop_path(const at::Tensor& x, double rate, const core::DrawKey& key,
+                     const at::Tensor& sample_ids);
 
 }  // namespace vitrail::ops

@@ -41,7 +41,7 @@ Rows Division::rows() const {
   if (!weights.empty()) rows.emplace_back("weights from", weights);
   const int64_t local = global_batch / ranks;
   rows.emplace_back(
-      "batch", fmt::format("{} = {} ranks x {} micro-batches x {} samples", global_batch, ranks,
+      "batch", fmt::format("{} = ranks {} x micro-batches {} x samples {}", global_batch, ranks,
                            micro_batches, local / micro_batches));
   rows.emplace_back("precision", precision);
   rows.emplace_back(
@@ -49,7 +49,8 @@ Rows Division::rows() const {
   rows.emplace_back("data", fmt::format("{} training and {} held-out samples",
                                         core::format_count(samples), core::format_count(held_out)));
   if (ema_decay)
-    rows.emplace_back("evaluation", fmt::format("moving average of the weights, decay {}", *ema_decay));
+    rows.emplace_back("evaluation",
+                      fmt::format("moving average of the weights, decay {}", *ema_decay));
   rows.emplace_back("steps",
                     fmt::format("{} = {:.4g} epochs of {}", core::format_count(total_steps),
                                 static_cast<double>(total_steps) /

@@ -111,11 +111,11 @@ std::string heading(const Chart& chart) {
   double right = kWidth - kRight;
   for (auto series = chart.series.rbegin(); series != chart.series.rend(); ++series) {
     if (series->faint) continue;
-    const double width = 6.4 * static_cast<double>(series->name.size());
+    const double width = 6.6 * static_cast<double>(series->name.size());
     out += fmt::format(
-        "<text x=\"{:.1f}\" y=\"18\" text-anchor=\"end\">{}</text>"
-        "<rect x=\"{:.1f}\" y=\"9\" width=\"10\" height=\"10\" rx=\"2\" fill=\"var(--c{})\"/>\n",
-        right, escape_html(series->name), right - width - 16, series->color);
+        "<rect x=\"{:.1f}\" y=\"9\" width=\"10\" height=\"10\" rx=\"2\" fill=\"var(--c{})\"/>"
+        "<text x=\"{:.1f}\" y=\"18\">{}</text>\n",
+        right - width - 15, series->color, right - width, escape_html(series->name));
     right -= width + 30;
   }
   return out;
@@ -190,8 +190,8 @@ std::string short_number(double value) {
   if (size >= 1e6) return fmt::format("{:.4g}M", value / 1e6);
   if (size >= 1e4) return fmt::format("{:.4g}k", value / 1e3);
   if (size == 0 || size >= 1e-3) return fmt::format("{:.4g}", value);
-  std::string text = fmt::format("{:.3g}", value);
-  if (const size_t at = text.find("e-0"); at != std::string::npos) text.erase(at + 2, 1);
+  const auto power = static_cast<int>(std::floor(std::log10(size)));
+  const std::string text = fmt::format("{:.3g}e{}", value / std::pow(10.0, power), power);
   return text;
 }
 

@@ -54,7 +54,7 @@ ExitCode run_verb(Program& program, Session& session) {
     code = is_out_of_memory(error.what()) ? ExitCode::out_of_memory : ExitCode::other;
   }
   if (session.has_world() && session.world().size() > 1 && code != ExitCode::preempted)
-    session.world().abort();
+    session.world().abort(static_cast<int>(code));
   return code;
 }
 
