@@ -23,4 +23,5 @@ wants_cuda() {
   esac
 }
 cuda_words() { if wants_cuda; then echo "CUDA by $(find_nvcc)"; else echo "CPU only: no CUDA compiler, or VITRAIL_CUDA=OFF"; fi; }
-gpu_visible() { command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU; }
+gpu_count() { { nvidia-smi -L 2>/dev/null || true; } | grep -c '^GPU' || true; }
+gpu_visible() { [ "$(gpu_count)" -gt 0 ]; }

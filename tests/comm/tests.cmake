@@ -38,5 +38,5 @@ if(VITRAIL_NCCL_ENABLED AND MPI_C_FOUND)
   target_link_libraries(test_nccl PRIVATE vitrail_comm GTest::gtest)
   add_test(NAME comm.nccl.2_ranks
            COMMAND mpirun --allow-run-as-root --oversubscribe -n 2 $<TARGET_FILE:test_nccl> 2)
-  set_tests_properties(comm.nccl.2_ranks PROPERTIES LABELS gpu TIMEOUT 300)
+  set_tests_properties(comm.nccl.2_ranks PROPERTIES LABELS gpu2 TIMEOUT 300)
 endif()

@@ -7,8 +7,8 @@
 #include <fmt/format.h>
 
 #include "vitrail/config/defaults.h"
-#include "vitrail/config/nearest.h"
 #include "vitrail/config/not_yet.h"
+#include "vitrail/core/did_you_mean.h"
 
 namespace vitrail::config {
 
@@ -32,8 +32,8 @@ void report_unknown(const Node& name, Problems& problems) {
   }
   std::vector<std::string> names;
   for (const Preset& preset : presets()) names.push_back(preset.name);
-  std::string near = nearest(name.text, names);
-  if (near.empty()) near = nearest("vit_" + name.text, names);
+  std::string near = core::nearest_word(name.text, names);
+  if (near.empty()) near = core::nearest_word("vit_" + name.text, names);
   problems.add_about("model.preset", name.place,
                      fmt::format("must be the name of a preset but got {}{}", describe(name),
                                  near.empty() ? "; vitrail check --reference lists them"

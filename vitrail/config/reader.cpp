@@ -8,8 +8,8 @@
 #include <fmt/ranges.h>
 
 #include "vitrail/config/fields.h"
-#include "vitrail/config/nearest.h"
 #include "vitrail/config/not_yet.h"
+#include "vitrail/core/did_you_mean.h"
 
 namespace vitrail::config {
 
@@ -128,7 +128,7 @@ void read_value(const Node& node, const std::string& path, State& state, Choice&
       field.value = word;
       return;
     }
-  const std::string near = node.is_scalar() ? nearest(node.text, field.allowed) : "";
+  const std::string near = node.is_scalar() ? core::nearest_word(node.text, field.allowed) : "";
   state.problems.add_about(
       path, node.place,
       fmt::format("must be one of {} but got {}{}", fmt::join(field.allowed, ", "), describe(node),
@@ -220,7 +220,7 @@ class SectionReader {
                                   "is not in this version" + hint_of_key(path));
       return;
     }
-    std::string meant = nearest(entry.key, known_);
+    std::string meant = core::nearest_word(entry.key, known_);
     if (meant.empty()) meant = find_elsewhere(entry.key);
     state_.problems.add_about(
         path, entry.key_place,

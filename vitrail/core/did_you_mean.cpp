@@ -7,10 +7,12 @@
 namespace vitrail::core {
 namespace {
 
-std::string lower(std::string_view text) {
+/// Lower case, with '-' as '_': neither is what the writer got wrong.
+std::string plain_form(std::string_view text) {
   std::string result(text);
   for (char& letter : result)
-    letter = static_cast<char>(std::tolower(static_cast<unsigned char>(letter)));
+    letter =
+        letter == '-' ? '_' : static_cast<char>(std::tolower(static_cast<unsigned char>(letter)));
   return result;
 }
 
@@ -36,12 +38,12 @@ size_t distance(std::string_view a, std::string_view b) {
 std::string nearest_word(std::string_view word, std::span<const std::string> candidates) {
   constexpr size_t kLongest = 256;  // nobody mistypes a word of this length; keeps the cost bounded
   if (word.empty() || word.size() > kLongest) return "";
-  const std::string wanted = lower(word);
-  size_t best = std::max<size_t>(1, (word.size() + 1) / 3) + 1;
+  const std::string wanted = plain_form(word);
+  size_t best = std::max<size_t>(1, word.size() / 3) + 1;
   const std::string* nearest = nullptr;
   for (const std::string& candidate : candidates) {
     if (candidate.size() > kLongest) continue;
-    const size_t steps = distance(wanted, lower(candidate));
+    const size_t steps = distance(wanted, plain_form(candidate));
     // As many edits as letters turn anything into anything.
     if (steps < best && steps < std::max(word.size(), candidate.size())) {
       best = steps;

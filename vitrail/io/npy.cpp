@@ -1,10 +1,7 @@
 #include "vitrail/io/npy.h"
 
 #include <array>
-#include <bit>
-#include <charconv>
 #include <cstring>
-#include <optional>
 #include <string_view>
 
 #include "vitrail/core/atomic_file.h"

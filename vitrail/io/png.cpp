@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <csetjmp>
 #include <cstdio>
 #include <cstring>

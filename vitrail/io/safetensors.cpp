@@ -1,8 +1,6 @@
 #include "vitrail/io/safetensors.h"
 
 #include <algorithm>
-#include <cstring>
-#include <numeric>
 
 #include "vitrail/core/checked.h"
 #include "vitrail/core/error.h"

@@ -3,7 +3,6 @@
 #include <array>
 #include <cstdint>
 #include <limits>
-#include <optional>
 #include <set>
 
 #include "vitrail/core/error.h"

@@ -1,10 +1,9 @@
 #include "vitrail/io/tensorboard.h"
 
-#include <array>
 #include <bit>
 #include <cerrno>
-#include <cstring>
 #include <system_error>
+#include <utility>
 
 #include <fcntl.h>
 #include <unistd.h>

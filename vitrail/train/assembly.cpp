@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <thread>
 
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <c10/core/GradMode.h>
 #include <sched.h>
@@ -63,6 +64,11 @@ at::Device choose_device(const config::Run& options, const comm::Launch& launch)
   const at::Device device(at::kCUDA, static_cast<at::DeviceIndex>(launch.local_rank));
   parallel::set_device(device);
   return device;
+}
+
+void set_determinism(const config::Run& options) {
+  at::globalContext().setDeterministicAlgorithms(options.deterministic, /*warn_only=*/false);
+  at::globalContext().setDeterministicCuDNN(options.deterministic);
 }
 
 int set_threads(const config::Run& options, const comm::Launch& launch) {

@@ -17,6 +17,9 @@ namespace vitrail::train {
 /// throws ConfigError: run.device is cuda but none is visible, or fewer than ranks on this host.
 at::Device choose_device(const config::Run& options, const comm::Launch& launch);
 
+/// run.deterministic: only operators whose result does not depend on timing; others throw.
+void set_determinism(const config::Run& options);
+
 /// run.threads, else this process's share of the cores it may use. Returns the number.
 int set_threads(const config::Run& options, const comm::Launch& launch);
 

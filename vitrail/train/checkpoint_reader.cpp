@@ -6,7 +6,6 @@
 #include <set>
 
 #include <ATen/ops/empty.h>
-#include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 

@@ -369,6 +369,8 @@ RunResult Run::operator()() {
 
 RunResult run_training(const config::ResolvedRecipe& resolved, comm::Communicator& world,
                        const TrainOptions& options) {
+  config::require_training(resolved.recipe);
+  set_determinism(resolved.recipe.run);
   return Run(resolved, world, options)();
 }
 

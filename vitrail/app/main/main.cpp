@@ -1,6 +1,7 @@
 // Entry point: parses the command line, runs one verb, and is the only place that prints an error
 // and chooses the exit code.
 
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <new>
@@ -8,6 +9,7 @@
 
 #include "vitrail/app/verbs.h"
 #include "vitrail/app/version.h"
+#include "vitrail/core/did_you_mean.h"
 #include "vitrail/core/error.h"
 
 namespace {
@@ -35,6 +37,28 @@ bool is_out_of_memory(const std::string& message) {
 
 /// c10::Error appends a C++ stack; only its first line is for users.
 std::string first_line(const std::string& message) { return message.substr(0, message.find('\n')); }
+
+bool is_verb(const CLI::App& cli, const std::string& word) {
+  const auto verbs = cli.get_subcommands(nullptr);
+  return std::any_of(verbs.begin(), verbs.end(),
+                     [&](const CLI::App* verb) { return verb->get_name() == word; });
+}
+
+/// One line for a command line that cannot be understood.
+std::string usage_problem(const CLI::App& cli, const CLI::ParseError& error, int argc,
+                          char** argv) {
+  const std::string first = argc > 1 ? argv[1] : "";
+  if (first.empty()) return "a verb must be given, e.g. vitrail train RECIPE; see vitrail --help";
+  if (first[0] == '-' || is_verb(cli, first)) {
+    const std::string verb = first[0] == '-' ? "" : first + " ";
+    return fmt::format("{}; see vitrail {}--help", first_line(error.what()), verb);
+  }
+  std::vector<std::string> verbs;
+  for (const CLI::App* verb : cli.get_subcommands(nullptr)) verbs.push_back(verb->get_name());
+  const std::string nearest = vitrail::core::nearest_word(first, verbs);
+  return fmt::format("the verb must be one of {} but got '{}'{}", fmt::join(verbs, ", "), first,
+                     nearest.empty() ? "" : fmt::format("; did you mean '{}'?", nearest));
+}
 
 /// Runs the verb; on failure prints one line and wakes the other ranks.
 ExitCode run_verb(Program& program, Session& session) {
@@ -79,8 +103,9 @@ int main(int argc, char** argv) {
   try {
     cli.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    const int code = cli.exit(error);
-    return code == 0 ? 0 : static_cast<int>(ExitCode::config);
+    if (error.get_exit_code() == 0) return cli.exit(error);  // --help, --version
+    fmt::print(stderr, "[usage] {}\n", usage_problem(cli, error, argc, argv));
+    return static_cast<int>(ExitCode::config);
   }
   try {
     Session session(vitrail::comm::detect_launch());
