@@ -13,7 +13,6 @@
 #include <gtest/gtest.h>
 
 #include "vitrail/config/fields.h"
-#include "vitrail/config/nearest.h"
 #include "vitrail/config/problems.h"
 #include "vitrail/config/reader.h"
 #include "vitrail/config/yaml.h"
@@ -176,18 +175,6 @@ TEST(RecipesInTheTree, DigitsHoldOutExactlyTheLast360Samples) {
     EXPECT_EQ(place(recipe.eval.sources[0].split[0]), 1437);
     EXPECT_EQ(place(recipe.eval.sources[0].split[1]), 1797);
   }
-}
-
-TEST(Nearest, FindsSlipsOfTheHandOnly) {
-  const std::vector<std::string> names{"depth", "num_heads", "embed_dim", "lr"};
-  EXPECT_EQ(nearest("num_head", names), "num_heads");
-  EXPECT_EQ(nearest("num-heads", names), "num_heads");
-  EXPECT_EQ(nearest("dpeth", names), "depth");
-  EXPECT_EQ(nearest("Lr", names), "lr");
-  EXPECT_EQ(nearest("width", names), "");
-  EXPECT_EQ(nearest("", names), "");
-  EXPECT_EQ(edit_distance("ca", "ac"), 1);
-  EXPECT_EQ(edit_distance("kitten", "sitting"), 3);
 }
 
 }  // namespace
