@@ -1,10 +1,12 @@
 #include "vitrail/train/checkpoint.h"
 
 #include <atomic>
+#include <map>
 
 #include <ATen/ops/zeros.h>
 
 #include "checkpoint_sample.h"
+#include "vitrail/io/safetensors.h"
 #include "vitrail/train/checkpoint_export.h"
 #include "vitrail/train/checkpoint_files.h"
 #include "vitrail/train/checkpoint_manifest.h"
@@ -14,6 +16,7 @@ namespace vitrail::train {
 
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -114,6 +117,30 @@ TEST(Checkpoint, SavingAStepAgainReplacesIt) {
   auto loaded = sample_state(3);
   CheckpointReader(folder / "step-00000010").load(loaded);
   expect_same(sample_state(2), loaded);
+}
+
+TEST(Checkpoint, ItsFilesAreSafetensorsFilesOfWholeTensorsAndNamedParts) {
+  const TemporaryFolder folder;
+  const auto state = sample_state(1);
+  save_once(folder.path(), 3, 10, state);
+  std::map<std::string, std::string> bytes;
+  int parts = 0;
+  for (int rank = 0; rank < 3; ++rank) {
+    const auto file = io::SafetensorsFile::open(
+        folder / fmt::format("step-00000010/rank-{:05}.safetensors", rank));
+    EXPECT_EQ(file.metadata().at("vitrail_step"), "10");
+    for (const std::string& name : file.names()) {
+      const auto piece = file.bytes(name);
+      const std::string whole = name.substr(0, name.find('['));
+      bytes[whole].append(reinterpret_cast<const char*>(piece.data()), piece.size());
+      parts += whole != name;
+    }
+  }
+  EXPECT_GT(parts, 0);
+  for (const auto& [name, tensor] : state) {
+    const auto* data = static_cast<const char*>(tensor.const_data_ptr());
+    EXPECT_EQ(bytes[name], std::string(data, data + tensor.nbytes())) << name;
+  }
 }
 
 TEST(Checkpoint, KeepsTheNewest) {
@@ -268,7 +295,13 @@ TEST(Checkpoint, GivesParametersAndTheirAverage) {
 
   EXPECT_EQ(export_parameters(run.path(), true, run / "ema.safetensors"), 2);
   EXPECT_THAT(read_bytes(run / "ema.safetensors"),
-              HasSubstr(R"("a":{"data_offsets":[0,16],"dtype":"F32","shape":[2,2]})"));
+              HasSubstr(R"("a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]})"));
+  EXPECT_THAT(names_in(run.path()), ElementsAre("checkpoints", "ema.safetensors"));
+  EXPECT_THAT(checkpoint_error([&] { export_parameters(run.path(), true, run / "no/file"); }),
+              AllOf(HasSubstr("[checkpoint] " + run.path() + "/no/file: cannot write"),
+                    HasSubstr("No such file")));
+  EXPECT_THAT(checkpoint_error([&] { export_parameters(run.path(), true, run / "checkpoints"); }),
+              HasSubstr("cannot write"));  // a folder is there; the temporary file must go
   EXPECT_THAT(names_in(run.path()), ElementsAre("checkpoints", "ema.safetensors"));
   save_once(run / "plain", 1, 1, make_state({tensors[0]}, 1));
   EXPECT_THAT(checkpoint_error([&] { read_parameters(run / "plain", true); }),

@@ -2,6 +2,7 @@
 
 #include <csignal>
 #include <filesystem>
+#include <map>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -9,6 +10,7 @@
 #include "tests/train/tiny_run.h"
 #include "vitrail/core/error.h"
 #include "vitrail/models/metrics.h"
+#include "vitrail/train/checkpoint_files.h"
 
 namespace vitrail::train {
 namespace {
@@ -102,6 +104,26 @@ TEST(Loop, StartingAnewKeepsTheOldNumbersAside) {
   EXPECT_EQ(second.first_step, 0);
   EXPECT_EQ(read_steps(second.folder).size(), 4u);
   EXPECT_TRUE(fs::exists(first.folder + "/metrics-superseded-1.jsonl"));
+}
+
+TEST(Loop, ASecondRunOfTheSameNameIsRefusedBeforeItTouchesTheFirst) {
+  const Workplace place;
+  const std::string folder = train_alone(tiny_recipe(place, "same", {"train.steps=2"})).folder;
+  const auto contents = [&] {
+    std::map<std::string, std::string> bytes;
+    for (const auto& entry : fs::recursive_directory_iterator(folder))
+      if (entry.is_regular_file()) bytes[entry.path()] = read_bytes(entry.path());
+    return bytes;
+  };
+  const FolderLock first(folder + "/checkpoints", 0);  // as a run holds it
+  const auto before = contents();
+  try {
+    train_alone(tiny_recipe(place, "same", {"train.steps=4"}), quiet("never"));
+    ADD_FAILURE() << "must throw";
+  } catch (const core::CheckpointError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("another process saves checkpoints here"));
+  }
+  EXPECT_EQ(contents(), before);
 }
 
 TEST(Loop, AFinishedRunIsEvaluatedAgainWithoutAStep) {

@@ -39,13 +39,15 @@ Library cuda_runtime() {
   return library;
 }
 
+/// 91002 -> "9.10.2"
+std::string dotted(size_t version) {
+  return fmt::format("{}.{}.{}", version / 10000, version % 10000 / 100, version % 100);
+}
+
 Library cudnn() {
   Library library{"cudnn", "", ""};
   if (auto* get = find_function<size_t()>("cudnnGetVersion")) {
-    const size_t version = get();
-    library = {"cudnn",
-               fmt::format("{}.{}.{}", version / 10000, version % 10000 / 100, version % 100),
-               path_of(get)};
+    library = {"cudnn", dotted(get()), path_of(get)};
   }
   return library;
 }
@@ -55,9 +57,7 @@ Library nccl() {
   if (auto* get = find_function<int(int*)>("ncclGetVersion")) {
     int version = 0;
     get(&version);
-    library = {"nccl",
-               fmt::format("{}.{}.{}", version / 10000, version % 10000 / 100, version % 100),
-               path_of(get)};
+    library = {"nccl", dotted(static_cast<size_t>(version)), path_of(get)};
   }
   return library;
 }

@@ -8,6 +8,7 @@
 
 #include "vitrail/core/error.h"
 #include "vitrail/io/safetensors.h"
+#include "vitrail/ops/dtype.h"
 
 namespace vitrail::data {
 namespace {
@@ -60,8 +61,8 @@ void write(const Dump& dump, const std::string& path) {
   std::vector<io::TensorToWrite> tensors;
   const auto add = [&](const char* name, const at::Tensor& tensor) {
     kept.push_back(tensor.contiguous());
-    const auto dtype = tensor.scalar_type() == at::kFloat ? core::DType::f32 : core::DType::i64;
-    tensors.push_back({name, dtype, tensor.sizes().vec(), kept.back().const_data_ptr()});
+    tensors.push_back({name, ops::dtype_of(tensor.scalar_type()), tensor.sizes().vec(),
+                       kept.back().const_data_ptr()});
   };
   add("image", dump.image);
   add("label", dump.label);

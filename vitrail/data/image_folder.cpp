@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <filesystem>
 #include <system_error>
 
@@ -15,13 +14,6 @@ namespace {
 namespace fs = std::filesystem;
 
 bool is_hidden(const fs::path& path) { return path.filename().native().starts_with('.'); }
-
-bool is_image(const fs::path& path) {
-  std::string extension = path.extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(),
-                 [](unsigned char letter) { return static_cast<char>(std::tolower(letter)); });
-  return extension == ".jpg" || extension == ".jpeg" || extension == ".png";
-}
 
 [[noreturn]] void fail_listing(const fs::path& folder, const std::error_code& error) {
   core::fail<core::DataError>("[data] {}: cannot list the folder: {}", folder.string(),
@@ -52,7 +44,7 @@ std::vector<std::string> list_images(const fs::path& folder) {
   for (; !error && entry != end; entry.increment(error)) {
     if (is_hidden(entry->path()))
       entry.disable_recursion_pending();
-    else if (is_image(entry->path()) && !entry->is_directory(unknown))
+    else if (io::has_image_extension(entry->path().string()) && !entry->is_directory(unknown))
       images.push_back(entry->path().string());
   }
   if (error) fail_listing(folder, error);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
+#include <filesystem>
 
 #include "vitrail/core/atomic_file.h"
 #include "vitrail/core/error.h"
@@ -37,6 +39,13 @@ void check_image_size(const ImageSize& size, const std::string& name, const Imag
              size.width, size.height);
 }
 
+Image blank_image(const ImageSize& size) {
+  Image image{size.width, size.height, size.channels, {}};
+  image.pixels.resize(static_cast<size_t>(size.width) * static_cast<size_t>(size.height) *
+                      static_cast<size_t>(size.channels));
+  return image;
+}
+
 void check_encodable(const Image& image) {
   VT_CHECK(image.width > 0 && image.height > 0 && (image.channels == 1 || image.channels == 3) &&
                image.pixels.size() == static_cast<size_t>(image.width) *
@@ -44,6 +53,13 @@ void check_encodable(const Image& image) {
                                           static_cast<size_t>(image.channels),
            "[image] pixels must be height * width * (1 or 3) values but got {} for {} x {} x {}",
            image.pixels.size(), image.height, image.width, image.channels);
+}
+
+bool has_image_extension(const std::string& path) {
+  std::string extension = std::filesystem::path(path).extension().string();
+  std::transform(extension.begin(), extension.end(), extension.begin(),
+                 [](unsigned char letter) { return static_cast<char>(std::tolower(letter)); });
+  return extension == ".jpg" || extension == ".jpeg" || extension == ".png";
 }
 
 Image decode_image(std::span<const std::byte> file, const std::string& name,

@@ -28,6 +28,9 @@ struct ImageLimits {
   int64_t max_file_bytes = int64_t{1} << 30;
 };
 
+/// .jpg, .jpeg or .png in capitals or not: which files of a folder are taken for images.
+bool has_image_extension(const std::string& path);
+
 /// JPEG or PNG by signature. Grey stays grey, everything else becomes RGB: palettes are looked up,
 /// alpha is dropped (not blended), 16-bit values are scaled to 8 bits. EXIF orientation and colour
 /// profiles are ignored, as Pillow does. Refused: CMYK JPEG, files that end early or whose data is

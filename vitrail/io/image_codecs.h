@@ -20,6 +20,9 @@ ImageSize png_size(std::span<const std::byte> file, const std::string& name);
 /// throws  DataError unless there are pixels and not more than allowed.
 void check_image_size(const ImageSize& size, const std::string& name, const ImageLimits& limits);
 
+/// With room for all pixels, which are zero.
+Image blank_image(const ImageSize& size);
+
 /// throws  Error unless the image may be encoded.
 void check_encodable(const Image& image);
 

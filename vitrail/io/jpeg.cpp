@@ -163,9 +163,7 @@ Image decode_jpeg(std::span<const std::byte> file, const std::string& name,
   JpegReader reader(file, name);
   const ImageSize size = reader.size();
   check_image_size(size, name, limits);
-  Image image{size.width, size.height, size.channels, {}};
-  image.pixels.resize(static_cast<size_t>(size.width) * static_cast<size_t>(size.height) *
-                      static_cast<size_t>(size.channels));
+  Image image = blank_image(size);
   reader.read(image);
   return image;
 }

@@ -170,9 +170,7 @@ Image decode_png(std::span<const std::byte> file, const std::string& name,
   const ImageSize size = reader.size();
   check_image_size(size, name, limits);
   reader.check_expansion();
-  Image image{size.width, size.height, size.channels, {}};
-  image.pixels.resize(static_cast<size_t>(size.width) * static_cast<size_t>(size.height) *
-                      static_cast<size_t>(size.channels));
+  Image image = blank_image(size);
   reader.read(image);
   return image;
 }

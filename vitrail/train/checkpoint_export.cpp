@@ -5,13 +5,11 @@
 #include <vector>
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include "vitrail/core/error.h"
 #include "vitrail/core/text.h"
-#include "vitrail/train/checkpoint_files.h"
+#include "vitrail/models/weights.h"
 #include "vitrail/train/checkpoint_manifest.h"
-#include "vitrail/train/checkpoint_tensor.h"
 
 namespace vitrail::train {
 
@@ -74,26 +72,13 @@ std::string describe_difference(const CheckpointReader& a, const CheckpointReade
 
 int64_t export_parameters(const std::string& path, bool ema, const std::string& output) {
   const std::vector<nn::NamedTensor> parameters = read_parameters(path, ema);
-  std::vector<FileTensor> entries;
-  for (const auto& [name, tensor] : parameters)
-    entries.push_back(
-        {name, core::DType::f32, tensor.sizes().vec(), static_cast<int64_t>(tensor.nbytes())});
-  const std::string header = safetensors_header(entries, {{"format", "pt"}});
-  std::vector<std::string_view> parts{header};
-  for (const auto& [name, tensor] : parameters)
-    parts.emplace_back(static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes());
-
-  const std::string unfinished = fmt::format("{}.tmp-{}", output, ::getpid());
-  std::error_code error;
-  fs::remove(unfinished, error);
   try {
-    FileOperations().write_file(unfinished, parts);
-    fs::rename(unfinished, output, error);
-    VT_REQUIRE(CheckpointError, !error, "[checkpoint] {}: cannot write: {}", output,
-               error.message());
-  } catch (...) {
-    fs::remove(unfinished, error);
+    // The Python library's reader wants to know which framework's layout this is.
+    models::write_tensors(output, parameters, {{"format", "pt"}});
+  } catch (const core::CheckpointError&) {
     throw;
+  } catch (const core::Error& error) {
+    core::fail<core::CheckpointError>("[checkpoint] {}: cannot write: {}", output, error.what());
   }
   return static_cast<int64_t>(parameters.size());
 }

@@ -11,6 +11,7 @@
 
 #include "vitrail/core/checksum.h"
 #include "vitrail/core/error.h"
+#include "vitrail/ops/dtype.h"
 #include "vitrail/train/checkpoint.h"
 #include "vitrail/train/checkpoint_files.h"
 #include "vitrail/train/checkpoint_folder.h"
@@ -149,7 +150,7 @@ at::Tensor CheckpointReader::read(const std::string& name) const {
   VT_REQUIRE(CheckpointError, found != manifest_->tensors.end(),
              "[checkpoint] {}: holds no tensor {}", path_, name);
   const TensorEntry& entry = found->second;
-  at::Tensor tensor = at::empty(entry.shape, at::TensorOptions().dtype(scalar_type(entry.dtype)));
+  at::Tensor tensor = at::empty(entry.shape, ops::scalar_type(entry.dtype));
   auto* data = static_cast<char*>(tensor.mutable_data_ptr());
   for (const Region& region : entry.regions) {
     const std::string path = (fs::path(path_) / region.file).string();

@@ -4,65 +4,16 @@
 #include <numeric>
 
 #include "vitrail/core/error.h"
-#include <nlohmann/json.hpp>
+#include "vitrail/ops/dtype.h"
 
 namespace vitrail::train {
 
-namespace {
-
-struct DTypePair {
-  core::DType file;
-  at::ScalarType tensor;
-  const char* safetensors;
-};
-
-constexpr DTypePair kDTypes[] = {
-    {core::DType::f64, at::kDouble, "F64"}, {core::DType::f32, at::kFloat, "F32"},
-    {core::DType::f16, at::kHalf, "F16"},   {core::DType::bf16, at::kBFloat16, "BF16"},
-    {core::DType::i64, at::kLong, "I64"},   {core::DType::i32, at::kInt, "I32"},
-    {core::DType::i16, at::kShort, "I16"},  {core::DType::i8, at::kChar, "I8"},
-    {core::DType::u8, at::kByte, "U8"},     {core::DType::boolean, at::kBool, "BOOL"},
-    {core::DType::u64, at::kUInt64, "U64"}, {core::DType::u32, at::kUInt32, "U32"},
-    {core::DType::u16, at::kUInt16, "U16"},
-};
-
-const char* safetensors_dtype(core::DType dtype) {
-  for (const DTypePair& pair : kDTypes)
-    if (pair.file == dtype) return pair.safetensors;
-  return "U8";
-}
-
-}  // namespace
-
 core::DType dtype_of(const at::Tensor& tensor, const std::string& name) {
-  for (const DTypePair& pair : kDTypes)
-    if (pair.tensor == tensor.scalar_type()) return pair.file;
-  core::fail<core::CheckpointError>("[checkpoint] tensor {}: a checkpoint cannot hold {}", name,
-                                    c10::toString(tensor.scalar_type()));
-}
-
-at::ScalarType scalar_type(core::DType dtype) {
-  for (const DTypePair& pair : kDTypes)
-    if (pair.file == dtype) return pair.tensor;
-  return at::kByte;
-}
-
-std::string safetensors_header(const std::vector<FileTensor>& tensors,
-                               const std::map<std::string, std::string>& metadata) {
-  nlohmann::json head = nlohmann::json::object();
-  head["__metadata__"] = metadata;
-  int64_t offset = 0;
-  for (const FileTensor& tensor : tensors) {
-    head[tensor.name] = {{"dtype", safetensors_dtype(tensor.dtype)},
-                         {"shape", tensor.shape},
-                         {"data_offsets", {offset, offset + tensor.bytes}}};
-    offset += tensor.bytes;
+  try {
+    return ops::dtype_of(tensor.scalar_type());
+  } catch (const core::Error& error) {
+    core::fail<core::CheckpointError>("[checkpoint] tensor {}: {}", name, error.what());
   }
-  std::string text = head.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-  text.resize((text.size() + 7) / 8 * 8, ' ');
-  std::string length(8, '\0');
-  for (size_t i = 0; i < 8; ++i) length[i] = static_cast<char>(text.size() >> (8 * i) & 0xFF);
-  return length + text;
 }
 
 std::vector<Piece> even_share(const std::vector<TensorState>& tensors, int rank, int size) {

@@ -1,9 +1,7 @@
 #pragma once
-/// The even division of a state over ranks, and the bridge between ATen's dtypes and those of
-/// files.
+/// The even division of a state over ranks.
 
 #include <cstdint>
-#include <map>
 #include <string>
 #include <vector>
 
@@ -14,20 +12,8 @@
 
 namespace vitrail::train {
 
-/// throws CheckpointError naming `tensor` for a dtype that files cannot hold.
+/// throws CheckpointError with `name` for a dtype that files cannot hold.
 core::DType dtype_of(const at::Tensor& tensor, const std::string& name);
-at::ScalarType scalar_type(core::DType dtype);
-
-/// A tensor in a safetensors file; its bytes follow those of the one before.
-struct FileTensor {
-  std::string name;
-  core::DType dtype = core::DType::f32;
-  std::vector<int64_t> shape;
-  int64_t bytes = 0;
-};
-/// Everything in a safetensors file before the first tensor; a multiple of 8 bytes long.
-std::string safetensors_header(const std::vector<FileTensor>& tensors,
-                               const std::map<std::string, std::string>& metadata);
 
 /// Elements [start, start + count) of tensors[tensor].
 struct Piece {

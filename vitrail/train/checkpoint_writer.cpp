@@ -6,7 +6,6 @@
 #include <chrono>
 #include <cstring>
 #include <exception>
-#include <filesystem>
 #include <mutex>
 #include <set>
 #include <thread>
@@ -17,9 +16,11 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include "vitrail/core/atomic_file.h"
 #include "vitrail/core/checksum.h"
 #include "vitrail/core/clock.h"
 #include "vitrail/core/error.h"
+#include "vitrail/io/safetensors.h"
 #include "vitrail/train/checkpoint.h"
 #include "vitrail/train/checkpoint_files.h"
 #include "vitrail/train/checkpoint_folder.h"
@@ -31,7 +32,6 @@ namespace vitrail::train {
 
 namespace {
 
-namespace fs = std::filesystem;
 using core::CheckpointError;
 using core::fail;
 using nlohmann::json;
@@ -94,22 +94,22 @@ uint32_t digest(const std::vector<Described>& tensors) {
 }
 
 /// The head of this rank's file: whole tensors under their own names, parts as "name[start:end]".
-std::string file_header(const Job& job) {
-  std::vector<FileTensor> entries;
+std::string file_header(const Job& job, const std::string& path) {
+  std::vector<io::TensorToWrite> entries;
   for (const Piece& piece : job.pieces) {
     const Described& tensor = job.tensors[piece.tensor];
     int64_t count = 1;
     for (const int64_t extent : tensor.shape) count *= extent;
     if (piece.count == count)
-      entries.push_back({tensor.name, tensor.dtype, tensor.shape, piece.bytes});
+      entries.push_back({tensor.name, tensor.dtype, tensor.shape});
     else
       entries.push_back(
           {fmt::format("{}[{}:{}]", tensor.name, piece.start, piece.start + piece.count),
            tensor.dtype,
-           {piece.count},
-           piece.bytes});
+           {piece.count}});
   }
-  return safetensors_header(entries, {{"vitrail_step", std::to_string(job.info.step)}});
+  const io::SafetensorsMetadata metadata{{"vitrail_step", std::to_string(job.info.step)}};
+  return io::SafetensorsLayout::plan(entries, metadata, path).header;
 }
 
 }  // namespace
@@ -159,10 +159,7 @@ class CheckpointWriter::Impl {
 
  private:
   void prepare_folder() {
-    std::error_code error;
-    fs::create_directories(options_.folder, error);
-    VT_REQUIRE(CheckpointError, !error, "[checkpoint] {}: cannot create the folder: {}",
-               options_.folder, error.message());
+    core::make_directories(options_.folder);
     lock_.emplace(options_.folder, options_.lock_seconds);
     remove_unfinished(options_.folder);
     if (options_.start_step >= 0) set_aside_newer(options_.folder, options_.start_step);
@@ -287,7 +284,8 @@ void CheckpointWriter::Impl::write() {
 
 void CheckpointWriter::Impl::write_share(const std::string& folder, json& answer) {
   const std::string name = fmt::format("rank-{:05}.safetensors", group_->rank());
-  const std::string header = file_header(job_);
+  const std::string path = folder + "/" + name;
+  const std::string header = file_header(job_, path);
   json regions = json::array();
   int64_t offset = 0;
   for (const Piece& piece : job_.pieces) {
@@ -296,7 +294,7 @@ void CheckpointWriter::Impl::write_share(const std::string& folder, json& answer
                        piece.start, piece.count, core::crc32c(bytes.data(), bytes.size())});
     offset += piece.bytes;
   }
-  files_.write_file(folder + "/" + name, {header, staged(0, offset)});
+  files_.write_file(path, {header, staged(0, offset)});
   answer = {{"file", name},
             {"bytes", static_cast<int64_t>(header.size()) + offset},
             {"header_bytes", header.size()},

@@ -5,6 +5,7 @@
 
 #include <unistd.h>
 
+#include "vitrail/core/atomic_file.h"
 #include "vitrail/core/clock.h"
 #include "vitrail/core/error.h"
 #include "vitrail/data/reader.h"
@@ -185,19 +186,22 @@ Division Run::division() {
   return division;
 }
 
-/// Folder, log, sinks, checkpoint state: the first thing that is written is written here.
+/// Lock, folder, log, sinks, checkpoint state: the first thing that is written is written here.
 void Run::start() {
-  if (main_rank_) {
-    folder_.open(resolved_, first_step_);
-    log_.open(folder_.log());
-  }
-  world_.barrier();
+  if (main_rank_) core::make_directories(folder_.path());
+  // The writer takes the lock: a second run of this name is refused before it touches the files of
+  // the first.
   CheckpointOptions saving;
   saving.folder = folder_.checkpoints();
   saving.keep = recipe_.checkpoint.keep;
   saving.async = recipe_.checkpoint.async;
   saving.start_step = first_step_;
   writer_ = std::make_unique<CheckpointWriter>(world_, saving);
+  if (main_rank_) {
+    folder_.open(resolved_, first_step_);
+    log_.open(folder_.log());
+  }
+  world_.barrier();
 
   if (checkpoint_) {
     checkpoint_->load(state_tensors(units_, optimizer_));

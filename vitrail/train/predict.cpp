@@ -1,7 +1,6 @@
 #include "vitrail/train/predict.h"
 
 #include <algorithm>
-#include <cctype>
 #include <filesystem>
 #include <vector>
 
@@ -30,13 +29,6 @@ namespace fs = std::filesystem;
 
 constexpr int64_t kBatch = 64;
 
-bool is_image(const fs::path& path) {
-  std::string extension = path.extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(),
-                 [](unsigned char letter) { return static_cast<char>(std::tolower(letter)); });
-  return extension == ".jpg" || extension == ".jpeg" || extension == ".png";
-}
-
 /// The file itself, or every image below a folder, sorted.
 std::vector<std::string> list_input(const std::string& input) {
   std::error_code error;
@@ -46,7 +38,7 @@ std::vector<std::string> list_input(const std::string& input) {
   std::vector<std::string> files;
   for (fs::recursive_directory_iterator entry(input, error), end; !error && entry != end;
        entry.increment(error))
-    if (entry->is_regular_file() && is_image(entry->path()))
+    if (entry->is_regular_file() && io::has_image_extension(entry->path().string()))
       files.push_back(entry->path().string());
   VT_REQUIRE(DataError, !error, "[predict] {}: cannot list the folder: {}", input, error.message());
   VT_REQUIRE(DataError, !files.empty(), "[predict] {}: holds no .jpg, .jpeg or .png file", input);

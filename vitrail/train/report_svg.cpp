@@ -45,20 +45,21 @@ std::vector<double> log_ticks(double low, double high) {
   return ticks;
 }
 
-Axis x_axis(const Chart& chart) {
+Range range_of(const Chart& chart, std::vector<double> Series::*values) {
   Range range;
   for (const Series& series : chart.series)
-    for (double value : series.x) range.add(value);
-  if (range.empty()) range = {0, 1};
+    for (double value : series.*values) range.add(value);
+  return range.empty() ? Range{0, 1} : range;
+}
+
+Axis x_axis(const Chart& chart) {
+  Range range = range_of(chart, &Series::x);
   if (range.low == range.high) range = {range.low - 1, range.high + 1};
   return {range.low, range.high, kLeft, kWidth - kRight, false};
 }
 
 Axis y_axis(const Chart& chart) {
-  Range range;
-  for (const Series& series : chart.series)
-    for (double value : series.y) range.add(value);
-  if (range.empty()) range = {0, 1};
+  Range range = range_of(chart, &Series::y);
   const bool log = chart.log_y && range.low > 0 && range.high > 20 * range.low;
   if (log) return {range.low / 1.15, range.high * 1.15, kHeight - kBottom, kTop, true};
   if (chart.from_zero) range.low = std::min(0.0, range.low);

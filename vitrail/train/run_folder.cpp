@@ -8,6 +8,7 @@
 #include "vitrail/core/clock.h"
 #include "vitrail/core/error.h"
 #include "vitrail/core/log.h"
+#include "vitrail/train/assembly.h"
 
 namespace vitrail::train {
 
@@ -35,8 +36,7 @@ class LogSink : public MetricSink {
 
 }  // namespace
 
-RunFolder::RunFolder(const config::Run& options)
-    : path_((fs::path(options.output) / options.name).string()) {}
+RunFolder::RunFolder(const config::Run& options) : path_(run_folder(options)) {}
 
 std::string RunFolder::file(const std::string& name) const {
   return (fs::path(path_) / name).string();

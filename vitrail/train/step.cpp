@@ -10,6 +10,7 @@
 
 #include "vitrail/core/error.h"
 #include "vitrail/parallel/device.h"
+#include "vitrail/train/assembly.h"
 
 namespace vitrail::train {
 namespace {
@@ -18,12 +19,6 @@ using Clock = std::chrono::steady_clock;
 
 double ms_since(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-}
-
-data::Batch to_device(data::Batch batch, at::Device device) {
-  for (at::Tensor* tensor : {&batch.image, &batch.label, &batch.mask_noise, &batch.sample_ids})
-    if (tensor->defined()) *tensor = tensor->to(device, /*non_blocking=*/true);
-  return batch;
 }
 
 /// Samples [begin, begin + count) of a batch.
@@ -96,7 +91,7 @@ StepReport Step::run(data::Loader& loader) {
 
 StepReport Step::run(data::Batch batch, double data_wait_ms) {
   const Clock::time_point start = Clock::now();
-  batch = to_device(std::move(batch), device_);
+  batch = on_device(std::move(batch), device_);
   units_.zero_gradients();
   const at::Tensor loss = forward_backward(batch);
   const GradientNorm norm = optimizer_.gradient_norm(options_.clip_grad_norm);
