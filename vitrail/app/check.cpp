@@ -29,7 +29,7 @@ void check(const Arguments& arguments) {
 
 void add_check(Program& program) {
   auto* verb = program.cli.add_subcommand(
-      "check", "Validate a recipe and print it resolved, with the origin of every value.");
+      "check", "validate a recipe and print it resolved, with the origin of every value");
   auto arguments = std::make_shared<Arguments>();
   verb->add_option("RECIPE", arguments->path, "recipe file (YAML)");
   verb->add_option("overrides", arguments->overrides,

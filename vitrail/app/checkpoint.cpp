@@ -80,7 +80,7 @@ CLI::App* add(Program& program, CLI::App& verb, const std::shared_ptr<Arguments>
 
 void add_checkpoint(Program& program) {
   CLI::App& verb = *program.cli.add_subcommand(
-      "checkpoint", "List, verify, compare, prune and export checkpoints.");
+      "checkpoint", "list, verify, compare, prune and export checkpoints");
   verb.require_subcommand(1);
   auto arguments = std::make_shared<Arguments>();
   const char* folder = "run folder, or folder that holds step-*";

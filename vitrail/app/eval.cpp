@@ -25,7 +25,7 @@ void print_table(const train::SplitResult& result) {
 
 void add_eval(Program& program) {
   auto* verb =
-      program.cli.add_subcommand("eval", "Print the metrics of saved weights on held-out data.");
+      program.cli.add_subcommand("eval", "print the metrics of saved weights on held-out data");
   auto arguments = std::make_shared<Arguments>();
   arguments->recipe.add(*verb);
   verb->add_option("--weights", arguments->options.weights,

@@ -17,7 +17,7 @@ struct Arguments {
 
 void add_predict(Program& program) {
   auto* verb = program.cli.add_subcommand(
-      "predict", "Apply saved weights to files: classes (CSV) or reconstructions (PNG).");
+      "predict", "apply saved weights to files: classes (CSV) or reconstructions (PNG)");
   auto arguments = std::make_shared<Arguments>();
   arguments->recipe.add(*verb);
   verb->add_option("--weights", arguments->options.weights,

@@ -17,7 +17,7 @@ struct Arguments {
 
 void add_report(Program& program) {
   auto* verb = program.cli.add_subcommand(
-      "report", "Build the HTML report of a run, or a comparison of several runs.");
+      "report", "build the HTML report of a run, or a comparison of several runs");
   auto arguments = std::make_shared<Arguments>();
   verb->add_option("RUN_FOLDER", arguments->folders, "folder(s) of runs, e.g. runs/digits")
       ->required();

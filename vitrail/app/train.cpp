@@ -30,7 +30,7 @@ std::string command_line() {
 
 void add_train(Program& program) {
   auto* verb = program.cli.add_subcommand(
-      "train", "Train, evaluate, save checkpoints and write the report.");
+      "train", "train, evaluate, save checkpoints and write the report");
   auto arguments = std::make_shared<Arguments>();
   arguments->recipe.add(*verb);
   verb->add_option(

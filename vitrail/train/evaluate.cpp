@@ -2,6 +2,8 @@
 
 #include <chrono>
 #include <cmath>
+#include <map>
+#include <utility>
 
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/nonzero.h>
@@ -46,9 +48,14 @@ class VerdictCollector {
     for (int64_t i = 0; i < batch.size() && !full(); ++i) {
       const int64_t truth = labels.const_data_ptr<int64_t>()[i];
       const int64_t guess = predicted.const_data_ptr<int64_t>()[i];
+      if (truth < 0) continue;
       size_t& count = truth == guess ? right_ : wrong_;
-      if (truth < 0 || count >= kExamplesOfAKind) continue;
+      size_t& of_class = of_class_[{truth, truth == guess}];
+      // Lists are sorted by class; without a share for each, all pictures would show the first.
+      const size_t share = (kExamplesOfAKind + shares.size(1) - 1) / shares.size(1);
+      if (count >= kExamplesOfAKind || of_class >= share) continue;
       ++count;
+      ++of_class;
       Example example;
       example.sample = batch.sample_ids[i].item<int64_t>();
       example.image = batch.image[i].to(at::kCPU, at::kFloat).clone();
@@ -64,6 +71,7 @@ class VerdictCollector {
   bool full() const { return right_ >= kExamplesOfAKind && wrong_ >= kExamplesOfAKind; }
 
   size_t right_ = 0, wrong_ = 0;
+  std::map<std::pair<int64_t, bool>, size_t> of_class_;  // (true class, answered rightly)
   std::vector<Example> examples_;
 };
 
