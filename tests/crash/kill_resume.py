@@ -111,7 +111,7 @@ def kill_once(run, late, draw):
             time.sleep(0.002)
         time.sleep(draw.uniform(0, 0.12))
     else:
-        time.sleep(draw.uniform(0, 1.0))
+        time.sleep(draw.uniform(0, 0.5))
     if child.poll() is None:
         try:
             os.kill(victim(child), signal.SIGKILL)
