@@ -196,11 +196,10 @@ TEST(Loop, ADryRunWritesNothing) {
 
 TEST(Loop, AStopSignalSavesAndThrowsPreempted) {
   const Workplace place;
-  const RunResult straight = train_alone(tiny_recipe(place, "calm", {"train.steps=12"}));
-  // The signal comes while the run is being built or in its first steps; either way it goes on from
-  // what was saved.
+  const RunResult straight = train_alone(tiny_recipe(place, "calm", {"train.steps=200"}));
+  // The signal comes once the first step is logged, long before the last of so many.
   const auto recipe =
-      tiny_recipe(place, "stopped", {"train.steps=12", "data.sources[0].name=digits"});
+      tiny_recipe(place, "stopped", {"train.steps=200", "data.sources[0].name=digits"});
   std::thread sender([&] {
     const std::string metrics = place.file("runs/stopped/metrics.jsonl");
     for (int i = 0; i < 20000 && !(fs::exists(metrics) && fs::file_size(metrics) > 0); ++i)
@@ -217,10 +216,10 @@ TEST(Loop, AStopSignalSavesAndThrowsPreempted) {
   }
   sender.join();
   std::signal(SIGUSR1, SIG_DFL);
-  if (!stopped) GTEST_SKIP() << "the run was over before the signal came";
+  ASSERT_TRUE(stopped) << "200 steps were over before the signal of the first came";
   train_alone(recipe);
   const auto steps = read_steps(place.file("runs/stopped"));
-  ASSERT_EQ(steps.size(), 12u);
+  ASSERT_EQ(steps.size(), 200u);
   for (size_t i = 0; i < steps.size(); ++i)
     EXPECT_EQ(steps[i]["loss"].get<double>(), straight.losses[i]);
 }

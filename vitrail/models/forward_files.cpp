@@ -39,9 +39,18 @@ void check_label(const at::Tensor& label, const data::Batch& batch, const config
       path, low < -1 ? low : high, options.num_classes);
 }
 
+/// The input is data: a file that cannot be read is a DataError, as of any other sample.
+std::vector<nn::NamedTensor> read_input(const std::string& path) {
+  try {
+    return read_tensors(path);
+  } catch (const core::CheckpointError& error) {
+    throw core::DataError(error.what());
+  }
+}
+
 data::Batch read_batch(const config::Model& options, const std::string& path, at::Device device) {
   std::map<std::string, at::Tensor> tensors;
-  for (const nn::NamedTensor& entry : read_tensors(path)) tensors[entry.name] = entry.tensor;
+  for (const nn::NamedTensor& entry : read_input(path)) tensors[entry.name] = entry.tensor;
   data::Batch batch;
   batch.image = take(tensors, "image", at::kFloat, path, device);
   VT_REQUIRE(DataError, batch.image.defined() && batch.image.dim() >= 3 && batch.image.size(0) > 0,
