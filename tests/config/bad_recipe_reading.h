@@ -97,7 +97,8 @@ inline const std::vector<BadRecipe>& bad_readings() {
        "'rmsnorm'?  (r.yaml:1:15)"},
       {"model: {kind: vitt}\n",
        {},
-       "[config] model.kind must be one of vit, mae but got 'vitt'; did you mean 'vit'?  "
+       "[config] model.kind must be one of vit, mae, unetr, sap, diffusion but got 'vitt'; did you "
+       "mean 'vit'?  "
        "(r.yaml:1:15)"},
       {"run: {device: tpu}\n",
        {},
@@ -117,19 +118,8 @@ inline const std::vector<BadRecipe>& bad_readings() {
        "--reference lists them  (r.yaml:1:17)"},
       {"data: {sources: [{reader: image_foldr, root: x}]}\ntrain: {steps: 1}\n",
        {},
-       "[config] data.sources[0].reader must be one of image_folder, digits, random but got "
-       "'image_foldr'; did you mean 'image_folder'?  (r.yaml:1:27)"},
-      {"model: {kind: unetr}\n",
-       {},
-       "[config] model.kind 'unetr' is not in this version; there are vit, mae  (r.yaml:1:15)"},
-      {"model: {rope: axial}\n", {}, "[config] model.rope is not in this version  (r.yaml:1:9)"},
-      {"model: {pool: attention}\n",
-       {},
-       "[config] model.pool 'attention' is not in this version; there are token, avg, none  "
-       "(r.yaml:1:15)"},
-      {"model: {preset: mae3d_2b}\n",
-       {},
-       "[config] model.preset 'mae3d_2b' is not in this version  (r.yaml:1:17)"},
+       "[config] data.sources[0].reader must be one of image_folder, images, image_stack, nifti, "
+       "digits, random but got 'image_foldr'; did you mean 'image_folder'?  (r.yaml:1:27)"},
       {"train: {precision: fp8}\n",
        {},
        "[config] train.precision 'fp8' is not in this version; there are fp32, bf16  "
@@ -152,21 +142,12 @@ inline const std::vector<BadRecipe>& bad_readings() {
       {"parallel: {offload: activations}\n",
        {},
        "[config] parallel.offload is not in this version  (r.yaml:1:12)"},
-      {"data: {sources: [{reader: nifti, root: x, tile: [64, 64]}]}\ntrain: {steps: 1}\n",
-       {},
-       "[config] data.sources[0].reader 'nifti' is not in this version; there are image_folder, "
-       "digits, random  (r.yaml:1:27)\n"
-       "[config] data.sources[0].tile is not in this version  (r.yaml:1:43)"},
       {"data: {sources: [{reader: random, split: {hash: 1, part: train}}]}\ntrain: {steps: 1}\n",
        {},
        "[config] data.sources[0].split.hash is not in this version; use split: [start, end]  "
        "(r.yaml:1:43)\n"
        "[config] data.sources[0].split.part is not in this version; use split: [start, end]  "
        "(r.yaml:1:52)"},
-      {"eval: {sources: [{reader: random, normalize: minmax}]}\n",
-       {},
-       "[config] eval.sources[0].normalize is not in this version; write mean and std  "
-       "(r.yaml:1:35)"},
   };
   return table;
 }

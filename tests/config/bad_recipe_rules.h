@@ -9,8 +9,8 @@ inline const std::vector<BadRecipe>& bad_values() {
   static const std::vector<BadRecipe> table{
       {kBase,
        {"model.num_heads=10"},
-       "[config] model.embed_dim must be a multiple of model.num_heads but got 64 and 10  "
-       "(r.yaml:5:14, command line: model.num_heads=10)"},
+       "[config] model.embed_dim must be a multiple of model.num_heads but got 64 and 10; 8 heads "
+       "divide it  (r.yaml:5:14, command line: model.num_heads=10)"},
       {kBase,
        {"model.embed_dim=0"},
        "[config] model.embed_dim must be at least 1 but got 0  (command line: model.embed_dim=0)"},
@@ -39,18 +39,21 @@ inline const std::vector<BadRecipe>& bad_values() {
        "but gives 268435456  (command line: model.image_size=[65536,65536], command line: "
        "model.patch_size=4)"},
       {kBase,
-       {"model.image_size=[65536,65536,65536]", "model.patch_size=4096"},
+       {"model.image_size=[65536,65536,65536]", "model.patch_size=4096",
+        "data.sources=[{reader: random}]"},
        "[config] model.image_size [65536, 65536, 65536] with 3 channels must give at most "
        "17179869184 values but gives 844424930131968  (command line: "
        "model.image_size=[65536,65536,65536])"},
       {kBase,
        {"model.pos_embed=sincos", "model.embed_dim=66", "model.num_heads=2"},
-       "[config] model.embed_dim must be a multiple of 4 for sincos positions in 2-D but got 66  "
-       "(command line: model.embed_dim=66, command line: model.pos_embed=sincos)"},
+       "[config] model.embed_dim must be a multiple of 4 for sincos positions in 2-D but got 66; "
+       "64 "
+       "or 68 would do  (command line: model.embed_dim=66, command line: model.pos_embed=sincos)"},
       {kBase,
-       {"model.pos_embed=sincos", "model.image_size=[8,8,8]"},
-       "[config] model.embed_dim must be a multiple of 6 for sincos positions in 3-D but got 64  "
-       "(r.yaml:5:14, command line: model.pos_embed=sincos)"},
+       {"model.pos_embed=sincos", "model.image_size=[8,8,8]", "data.sources=[{reader: random}]"},
+       "[config] model.embed_dim must be a multiple of 6 for sincos positions in 3-D but got 64; "
+       "60 "
+       "or 72 would do  (r.yaml:5:14, command line: model.pos_embed=sincos)"},
       {kBase,
        {"model.drop_path_rate=1"},
        "[config] model.drop_path_rate must be at least 0 and below 1 but got 1  (command line: "
@@ -74,7 +77,7 @@ inline const std::vector<BadRecipe>& bad_values() {
       {kBase,
        {"model.kind=mae", "model.decoder_num_heads=5"},
        "[config] model.decoder_embed_dim must be a multiple of model.decoder_num_heads but got 512 "
-       "and 5  (command line: model.decoder_num_heads=5)"},
+       "and 5; 4 heads divide it  (command line: model.decoder_num_heads=5)"},
       {kBase,
        {"model.class_token=false", "model.pool=token"},
        "[config] model.pool token needs model.class_token true but it is false; use pool: avg  "
@@ -96,7 +99,8 @@ inline const std::vector<BadRecipe>& bad_values() {
        "line: model.num_classes=0)"},
       {kBase,
        {"model.pool=none"},
-       "[config] model.pool must be token or avg to train a classifier but got 'none'  (command "
+       "[config] model.pool must be token, avg or attention to train a classifier but got 'none'  "
+       "(command "
        "line: model.pool=none)"},
       {kBase,
        {"model.label_smoothing=1"},
@@ -173,7 +177,8 @@ inline const std::vector<BadRecipe>& bad_values() {
        "data.sources[0].std=[0])"},
       {kBase,
        {"data.sources[0].augment=[flop]"},
-       "[config] data.sources[0].augment[0] must be flip, crop:PAD or shift:PIXELS but got 'flop'  "
+       "[config] data.sources[0].augment[0] must be flip, flips, rot90, crop:PAD or shift:PIXELS "
+       "but got 'flop'  "
        "(command line: data.sources[0].augment=[flop])"},
       {kBase,
        {"data.sources[0].augment=[crop]"},

@@ -8,8 +8,10 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "tests/config/bad_recipe_models.h"
 #include "tests/config/bad_recipe_reading.h"
 #include "tests/config/bad_recipe_rules.h"
+#include "tests/config/bad_recipe_sources.h"
 #include "tests/config/bad_recipe_text.h"
 #include "vitrail/config/recipe.h"
 #include "vitrail/core/error.h"
@@ -30,13 +32,13 @@ std::string message_of(const std::string& yaml, const std::vector<std::string>& 
 
 std::vector<BadRecipe> cases() {
   std::vector<BadRecipe> all = bad_readings();
-  for (const auto* table : {&bad_values(), &bad_texts()})
+  for (const auto* table : {&bad_values(), &bad_texts(), &bad_models(), &bad_sources()})
     all.insert(all.end(), table->begin(), table->end());
   return all;
 }
 
 TEST(BadRecipe, IsRefusedWithExactlyThisMessage) {
-  EXPECT_GE(cases().size(), 60u);
+  EXPECT_GE(cases().size(), 270u);
   for (const BadRecipe& bad : cases()) {
     std::string shown = bad.yaml;
     for (const std::string& text : bad.overrides) shown += "  " + text;
@@ -44,7 +46,16 @@ TEST(BadRecipe, IsRefusedWithExactlyThisMessage) {
   }
 }
 
-TEST(BadRecipe, TheBaseOfTheTableIsGood) { EXPECT_EQ(message_of(kBase, {}), "accepted"); }
+TEST(BadRecipe, TheBasesOfTheTablesAreGood) {
+  EXPECT_EQ(message_of(kBase, {}), "accepted");
+  EXPECT_EQ(message_of(kSegmentation, {}), "accepted");
+  for (const char* kind : {"vit", "mae", "unetr", "sap", "diffusion"})
+    for (const char* size : {"[8, 8]", "[8, 8, 8]"})
+      EXPECT_EQ(message_of(kModel, {fmt::format("model.kind={}", kind),
+                                    fmt::format("model.image_size={}", size)}),
+                "accepted")
+          << kind << " " << size;
+}
 
 TEST(BadRecipe, GivesTheSameMessageEveryTime) {
   for (const BadRecipe& bad : cases())

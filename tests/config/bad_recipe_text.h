@@ -114,8 +114,8 @@ inline const std::vector<BadRecipe>& bad_texts() {
        " (r.yaml:1:13)\n"
        "[config] model.depth must be a whole number but got 'twelve'  (r.yaml:3:10)\n"
        "[config] model.num_head is not a known key; did you mean 'num_heads'?  (r.yaml:4:3)\n"
-       "[config] model.embed_dim must be a multiple of model.num_heads but got 768 and 5  "
-       "(r.yaml:5:14)\n"
+       "[config] model.embed_dim must be a multiple of model.num_heads but got 768 and 5; 4 "
+       "heads divide it  (r.yaml:5:14)\n"
        "[config] modle is not a known key; did you mean 'model'?  (r.yaml:6:1)\n"
        "[config] train.optimizer.lr must be a number but got 'fast'  (command line: "
        "train.optimizer.lr=fast)"},

@@ -121,6 +121,64 @@ TEST(Recipe, ShortFormsOfASourceAreExpanded) {
               ElementsAre(0.25, 1));
 }
 
+TEST(Recipe, PercentilesAreAShortFormToo) {
+  const ResolvedRecipe resolved =
+      parse_recipe(kDigits, "recipe.yaml", {"data.sources[0].normalize={percentile: [0.5, 99.5]}"});
+  const Source& source = resolved.recipe.data.sources[0];
+  EXPECT_EQ(source.normalize.value, "percentile");
+  EXPECT_THAT(source.percentile, ElementsAre(0.5, 99.5));
+  EXPECT_EQ(origin_of(resolved, "data.sources[0].percentile"),
+            "command line: data.sources[0].normalize={percentile: [0.5, 99.5]}");
+  EXPECT_EQ(parse(kDigits, {"data.sources[0].normalize=minmax"}).data.sources[0].normalize.value,
+            "minmax");
+}
+
+TEST(Recipe, NullAsksForNothingWhereThatIsTheDefault) {
+  const Recipe recipe = parse(R"(
+model: {image_size: [8, 8], patch_size: 2, adaptive: null, aggregation: null, rope: null,
+        num_kv_heads: null, variables: null, class_weights: null, mixed_resolution: null}
+data:
+  sources: [{reader: random, random_crop: null, tile: null, overlap: null, slices: null, augment: null}]
+train: {steps: 1}
+)");
+  Model model;
+  model.image_size = {8, 8};
+  model.patch_size = 2;
+  EXPECT_TRUE(recipe.model == model);
+  Source source;
+  source.reader.value = "random";
+  EXPECT_TRUE(recipe.data.sources.at(0) == source);
+}
+
+TEST(Recipe, SectionsInsideSectionsAreReadPrintedAndOverridden) {
+  const char* yaml = R"(
+model:
+  {image_size: [8, 8], patch_size: 2, variables: [u, v, w], embed_dim: 48, num_heads: 4,
+   aggregation: {queries: 4, kind: cross_attention, num_heads: 2, groups: 3}}
+data: {sources: [{reader: random, random_crop: {size: [8, 8], per_epoch: 4}}]}
+train: {steps: 1}
+)";
+  const ResolvedRecipe resolved =
+      parse_recipe(yaml, "recipe.yaml",
+                   {"model.aggregation.queries=2", "model.aggregation.partial=cross_attention",
+                    "data.sources[0].random_crop.per_epoch=8"});
+  EXPECT_EQ(resolved.recipe.model.aggregation.queries, 2);
+  EXPECT_EQ(resolved.recipe.model.aggregation.num_heads, 2);
+  EXPECT_EQ(resolved.recipe.model.aggregation.partial.value, "cross_attention");
+  EXPECT_THAT(resolved.recipe.data.sources[0].random_crop.size, ElementsAre(8, 8));
+  EXPECT_EQ(resolved.recipe.data.sources[0].random_crop.per_epoch, 8);
+  EXPECT_EQ(origin_of(resolved, "model.aggregation.queries"),
+            "command line: model.aggregation.queries=2");
+  EXPECT_EQ(origin_of(resolved, "data.sources[0].random_crop.size"), "recipe.yaml:5:55");
+  EXPECT_TRUE(parse(to_yaml(resolved)) == resolved.recipe) << to_yaml(resolved);
+  EXPECT_EQ(parse("model: {num_heads: 4, embed_dim: 48}", {"model.adaptive.fixed_length=196"})
+                .model.adaptive.fixed_length,
+            196);
+  EXPECT_EQ(parse("model: {adaptive: null}", {"model.adaptive.fixed_length=4"})
+                .model.adaptive.fixed_length,
+            4);
+}
+
 TEST(Overrides, ReplaceValuesAndCarryTheirOrigin) {
   const ResolvedRecipe resolved = parse_recipe(
       kDigits, "recipe.yaml",
@@ -212,6 +270,108 @@ TEST(Presets, AGivenMlpRatioBeatsThePresetsWidth) {
   EXPECT_FALSE(parse("model: {preset: vit_5b_printed, mlp_ratio: 4}").model.mlp_hidden_dim);
 }
 
+/// spec of torchtitan-mae: parameters of the encoder (blocks, patch layer, norm) and the decoder.
+int64_t mae3d_parameters(const Model& m) {
+  const int64_t D = m.embed_dim, d = m.decoder_embed_dim, S = m.patch_values();
+  const int64_t kv = D / m.num_heads * m.num_kv_heads.value_or(m.num_heads);
+  const int64_t block = 2 * D * D + 2 * D * kv + 3 * D * m.mlp_hidden_dim.value_or(0) + 2 * D;
+  const auto hidden = static_cast<int64_t>(static_cast<double>(d) * m.decoder_mlp_ratio);
+  const int64_t decoder_block = 4 * d * d + 3 * d * hidden + 2 * d;
+  return m.depth * block + S * D + D + D * d + d + m.decoder_depth * decoder_block + d + d * S;
+}
+
+TEST(Presets, Mae3dHaveTheParameterCountsOfTheirSource) {
+  EXPECT_EQ(mae3d_parameters(parse("model: {preset: mae3d_2b}").model), 2'055'577'600);
+  EXPECT_EQ(mae3d_parameters(parse("model: {preset: mae3d_2b, patch_size: 16}").model),
+            2'068'422'656);
+  EXPECT_EQ(mae3d_parameters(parse("model: {preset: mae3d_8b}").model), 6'997'681'152);
+}
+
+TEST(Presets, Mae3dSetEveryOptionAndGiveWayKeyByKey) {
+  const ResolvedRecipe resolved = parse_recipe(
+      "model: {preset: mae3d_2b, image_size: [128, 128, 128], rope: axial}", "recipe.yaml",
+      {"model.decoder_rope_theta=null", "model.decoder_embed_dim=384",
+       "model.decoder_num_heads=8"});
+  const Model& model = resolved.recipe.model;
+  EXPECT_THAT(model.image_size, ElementsAre(128, 128, 128));
+  EXPECT_TRUE(model.kind == "mae");
+  EXPECT_TRUE(model.rope == "axial");
+  EXPECT_FALSE(model.decoder_rope_theta);
+  EXPECT_TRUE(model.pool == "avg");
+  EXPECT_TRUE(model.loss == "masked_mse");
+  EXPECT_EQ(origin_of(resolved, "model.kind"), "preset mae3d_2b");
+  EXPECT_EQ(origin_of(resolved, "model.rope"), "recipe.yaml:1:62");
+  EXPECT_EQ(origin_of(resolved, "model.loss"), "default for mae");
+  const Model whole = parse("model: {preset: mae3d_8b, kind: mae}").model;
+  EXPECT_THAT(whole.image_size, ElementsAre(512, 512, 512));
+  EXPECT_EQ(whole.num_patches(), 262'144);
+  EXPECT_EQ(whole.embed_dim, 4096);
+  EXPECT_EQ(whole.depth, 32);
+  EXPECT_EQ(whole.num_heads, 32);
+  EXPECT_EQ(whole.num_kv_heads, 8);
+  EXPECT_EQ(whole.mlp_hidden_dim, 14336);
+  EXPECT_TRUE(whole.mlp == "swiglu");
+  EXPECT_TRUE(whole.norm == "rmsnorm");
+  EXPECT_EQ(whole.norm_eps, 1e-6);
+  EXPECT_FALSE(whole.qkv_bias || whole.proj_bias || whole.patch_bias || whole.class_token);
+  EXPECT_TRUE(whole.final_norm);
+  EXPECT_TRUE(whole.pos_embed == "none");
+  EXPECT_TRUE(whole.rope == "raster");
+  EXPECT_EQ(whole.rope_theta, 1e7);
+  EXPECT_EQ(whole.decoder_rope_theta, 1000);
+  EXPECT_EQ(whole.mask_ratio, 0.95);
+  EXPECT_EQ(whole.decoder_embed_dim, 512);
+  EXPECT_EQ(whole.decoder_depth, 4);
+  EXPECT_EQ(whole.decoder_num_heads, 16);
+}
+
+TEST(Presets, OfAViTServeEveryKind) {
+  for (const char* kind : {"vit", "mae", "unetr", "sap", "diffusion"})
+    EXPECT_EQ(parse(std::string("model: {preset: vit_small, kind: ") + kind + "}").model.embed_dim,
+              384)
+        << kind;
+}
+
+TEST(DependentDefaults, OfEveryKindCarryTheirOrigin) {
+  struct Case {
+    const char *kind, *key, *printed;
+  };
+  for (const Case& c : std::vector<Case>{{"unetr", "class_token", "false"},
+                                         {"unetr", "pos_embed", "learned"},
+                                         {"unetr", "num_classes", "2"},
+                                         {"unetr", "loss", "dice_ce"},
+                                         {"unetr", "decoder", "conv"},
+                                         {"sap", "class_token", "false"},
+                                         {"sap", "pos_embed", "learned"},
+                                         {"sap", "num_classes", "2"},
+                                         {"sap", "loss", "dice_ce"},
+                                         {"sap", "decoder_embed_dim", "256"},
+                                         {"diffusion", "class_token", "false"},
+                                         {"diffusion", "pos_embed", "sincos"},
+                                         {"diffusion", "num_classes", "0"},
+                                         {"diffusion", "loss", "mse"},
+                                         {"mae", "loss", "masked_mse"}}) {
+    const ResolvedRecipe resolved =
+        parse_recipe(std::string("model: {kind: ") + c.kind + "}", "recipe.yaml", {});
+    EXPECT_THAT(to_yaml(resolved.recipe),
+                HasSubstr(std::string("\n  ") + c.key + ": " + c.printed + "\n"))
+        << c.kind;
+    EXPECT_EQ(origin_of(resolved, std::string("model.") + c.key),
+              std::string("default for ") + c.kind)
+        << c.key;
+  }
+  EXPECT_TRUE(parse("model: {kind: diffusion}").model.decoder == "transformer");
+  EXPECT_TRUE(parse("model: {}").model.loss == "cross_entropy");
+}
+
+TEST(DependentDefaults, ThereIsOneChannelForEachVariable) {
+  const ResolvedRecipe resolved =
+      parse_recipe("model: {variables: [u, v, w, t, q]}", "recipe.yaml", {});
+  EXPECT_EQ(resolved.recipe.model.in_channels, 5);
+  EXPECT_EQ(origin_of(resolved, "model.in_channels"), "default with variables");
+  EXPECT_EQ(parse("model: {variables: []}").model.in_channels, 3);
+}
+
 TEST(DependentDefaults, FollowKindAndClassToken) {
   const ResolvedRecipe mae = parse_recipe("model: {kind: mae}", "recipe.yaml", {});
   EXPECT_TRUE(mae.recipe.model.pos_embed == "sincos");
@@ -229,10 +389,9 @@ TEST(Recipe, ProblemsOfARecipeBuiltInCodeHaveNoPlace) {
   Recipe recipe;
   EXPECT_TRUE(problems(recipe).empty());
   recipe.model.num_heads = 10;
-  EXPECT_THAT(
-      problems(recipe),
-      ElementsAre(
-          "[config] model.embed_dim must be a multiple of model.num_heads but got 768 and 10"));
+  EXPECT_THAT(problems(recipe),
+              ElementsAre("[config] model.embed_dim must be a multiple of model.num_heads but got "
+                          "768 and 10; 8 heads divide it"));
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "vitrail/config/defaults.h"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 
 namespace vitrail::config {
@@ -34,15 +36,33 @@ void expand_split(Node& source, const std::string& path, Problems& problems) {
   *split = split_as_list(*split);
 }
 
-void expand_normalize(Node& source) {
-  const Node* normalize = source.find("normalize");
-  if (!normalize || !normalize->is_map() || !normalize->find("mean") || !normalize->find("std") ||
-      normalize->entries.size() != 2 || source.find("mean") || source.find("std"))
-    return;
-  const Node mean = *normalize->find("mean"), std = *normalize->find("std");
+/// True for a map of exactly these keys.
+bool has_keys(const Node& map, const std::vector<std::string>& keys) {
+  return map.entries.size() == keys.size() &&
+         std::all_of(keys.begin(), keys.end(),
+                     [&](const std::string& key) { return map.find(key); });
+}
+
+/// {mean, std} -> mean, std; {percentile: range} -> normalize percentile, percentile range.
+void expand_normalize(Node& source, const std::string& path, Problems& problems) {
+  const Node* found = source.find("normalize");
+  if (!found || !found->is_map()) return;
+  const Node normalize = *found;
   std::erase_if(source.entries, [](const Entry& entry) { return entry.key == "normalize"; });
-  source.set("mean", mean);
-  source.set("std", std);
+  const std::vector<std::string> scale{"mean", "std"}, range{"percentile"};
+  if (!has_keys(normalize, scale) && !has_keys(normalize, range)) {
+    problems.add_about(path + ".normalize", normalize.place,
+                       "must be a word, {mean: [...], std: [...]} or {percentile: [low, high]} but "
+                       "got another map");
+    return;
+  }
+  if (has_keys(normalize, range))
+    source.set("normalize", make_scalar("percentile", normalize.place));
+  for (const Entry& entry : normalize.entries)
+    if (source.find(entry.key))
+      problems.add_about(path + "." + entry.key, entry.key_place, "is also given inside normalize");
+    else
+      source.set(entry.key, entry.value);
 }
 
 }  // namespace
@@ -54,7 +74,7 @@ void expand_shorthands(Node& root, Problems& problems) {
     if (!sources || !sources->is_list()) continue;
     for (size_t i = 0; i < sources->items.size(); ++i) {
       expand_split(sources->items[i], fmt::format("{}.sources[{}]", section, i), problems);
-      expand_normalize(sources->items[i]);
+      expand_normalize(sources->items[i], fmt::format("{}.sources[{}]", section, i), problems);
     }
   }
 }
@@ -74,22 +94,50 @@ void replace_length(Node& root) {
 
 const std::vector<DependentDefault>& dependent_defaults() {
   static const std::vector<DependentDefault> table{
-      {"class_token", "true", "for mae"},      // He et al. 2022, arXiv:2111.06377
-      {"pos_embed", "sincos", "for mae"},      // the same
-      {"pool", "avg", "without class_token"},  // there is nothing else to read
+      {"class_token", "true", "kind", {"mae"}},  // He et al. 2022, arXiv:2111.06377
+      {"pos_embed", "sincos", "kind", {"mae"}},  // the same
+      {"loss", "masked_mse", "kind", {"mae"}},   // the same
+      {"class_token", "false", "kind", {"unetr", "sap", "diffusion"}},
+      {"pos_embed", "learned", "kind", {"unetr", "sap"}},
+      {"pos_embed", "sincos", "kind", {"diffusion"}},
+      {"num_classes", "2", "kind", {"unetr", "sap"}},  // background and one more
+      {"num_classes", "0", "kind", {"diffusion"}},
+      {"loss", "dice_ce", "kind", {"unetr", "sap"}},
+      {"loss", "mse", "kind", {"diffusion"}},
+      {"decoder", "conv", "kind", {"unetr"}},
+      {"decoder_embed_dim", "256", "kind", {"sap"}},
+      {"pool", "avg", "class_token", {"false"}},  // there is nothing else to read
   };
   return table;
 }
 
+std::string condition_text(const std::string& on, const std::string& words) {
+  return on == "kind" ? "for " + words : "without " + on;
+}
+
+namespace {
+
+/// One channel for each variable.
+void count_variables(Node& model) {
+  const Node* variables = model.find("variables");
+  if (!variables || !variables->is_list() || variables->items.empty() || model.find("in_channels"))
+    return;
+  model.set("in_channels", make_scalar(std::to_string(variables->items.size()),
+                                       Place{"default with variables", 0, 0, false}));
+}
+
+}  // namespace
+
 void apply_dependent_defaults(Node& root) {
   Node* model = root.find("model");
   if (!model || !model->is_map()) return;
-  for (const DependentDefault& rule : dependent_defaults()) {
-    const bool holds =
-        rule.when == "for mae" ? says(*model, "kind", "mae") : says(*model, "class_token", "false");
-    if (holds && !model->find(rule.key))
-      model->set(rule.key, make_scalar(rule.value, Place{"default " + rule.when, 0, 0, false}));
-  }
+  for (const DependentDefault& rule : dependent_defaults())
+    for (const std::string& word : rule.words)
+      if (says(*model, rule.on.c_str(), word) && !model->find(rule.key))
+        model->set(rule.key,
+                   make_scalar(rule.value,
+                               Place{"default " + condition_text(rule.on, word), 0, 0, false}));
+  count_variables(*model);
 }
 
 }  // namespace vitrail::config

@@ -123,6 +123,7 @@ void read_value(const Node& node, const std::string& path, State& state, Choice&
         path, node.place, fmt::format("{}; there are {}", later, fmt::join(field.allowed, ", ")));
     return;
   }
+  if (node.is_null() && field == "none") return;  // null asks for nothing, and that is the default
   for (const std::string& word : field.allowed)
     if (node.is_scalar() && node.text == word) {
       field.value = word;
@@ -150,6 +151,7 @@ void read_value(const Node& node, const std::string& path, State& state, std::op
 
 template <class T>
 void read_value(const Node& node, const std::string& path, State& state, std::vector<T>& field) {
+  if (node.is_null() && field.empty()) return;  // null asks for nothing, and that is the default
   if (!node.is_list()) {
     state.problems.add_about(
         path, node.place, fmt::format("must be {} but got {}", type_words(field), describe(node)));

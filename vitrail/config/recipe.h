@@ -11,18 +11,11 @@
 #include <string>
 #include <vector>
 
-namespace vitrail::config {
+#include "vitrail/config/choice.h"
+#include "vitrail/config/recipe_data.h"
+#include "vitrail/config/recipe_model.h"
 
-/// A word out of a fixed list; reading any other word is an error that prints the list and the
-/// nearest one.
-struct Choice {
-  std::string value;
-  std::vector<std::string> allowed;
-  Choice(std::string initial, std::vector<std::string> words)
-      : value(std::move(initial)), allowed(std::move(words)) {}
-  bool operator==(const char* word) const { return value == word; }
-  bool operator==(const Choice& other) const = default;
-};
+namespace vitrail::config {
 
 struct Run {
   std::string name = "run";
@@ -46,173 +39,6 @@ struct Run {
   bool operator==(const Run&) const = default;
 };
 
-struct Weights {
-  std::string path;
-  Choice from{"auto", {"auto", "vitrail", "timm", "mae", "hf"}};
-  bool strict = true;
-
-  template <class Self, class Visitor>
-  static void fields(Self& self, Visitor& visit) {
-    visit("path", self.path, "safetensors file to start from; empty = fresh initialisation");
-    visit("from", self.from, "naming scheme of the file");
-    visit("strict", self.strict,
-          "every parameter must be found with its shape; otherwise what matched is reported");
-  }
-  bool operator==(const Weights&) const = default;
-};
-
-struct Model {
-  Choice kind{"vit", {"vit", "mae"}};
-  std::string preset;
-  std::vector<int64_t> image_size{224, 224};
-  int64_t patch_size = 16;
-  int64_t in_channels = 3;
-  int64_t num_classes = 1000;
-  int64_t embed_dim = 768;
-  int64_t depth = 12;
-  int64_t num_heads = 12;
-  double mlp_ratio = 4.0;
-  // blocks
-  bool qkv_bias = true;
-  bool qk_norm = false;
-  std::optional<double> layer_scale;
-  Choice norm{"layernorm", {"layernorm", "rmsnorm"}};
-  double norm_eps = 1e-6;
-  Choice mlp{"gelu", {"gelu", "swiglu"}};
-  std::optional<int64_t> mlp_hidden_dim;
-  double drop_path_rate = 0.0;
-  double attn_drop_rate = 0.0;
-  double proj_drop_rate = 0.0;
-  // ends
-  bool class_token = true;
-  int64_t register_tokens = 0;
-  Choice pool{"token", {"token", "avg", "none"}};
-  bool final_norm = true;
-  Choice pos_embed{"learned", {"learned", "sincos", "none"}};
-  double pos_drop_rate = 0.0;
-  double drop_rate = 0.0;
-  bool patch_bias = true;
-  // mae
-  double mask_ratio = 0.75;
-  Choice decoder{"transformer", {"transformer", "linear"}};
-  int64_t decoder_embed_dim = 512;
-  int64_t decoder_depth = 8;
-  int64_t decoder_num_heads = 16;
-  double decoder_mlp_ratio = 4.0;
-  bool norm_pix_loss = false;
-  Choice loss{"masked_mse", {"masked_mse", "mse"}};
-  // training objective of the classifier
-  double label_smoothing = 0.0;
-  Weights weights;
-
-  /// Tokens of the patch grid, class and register tokens not counted.
-  int64_t num_patches() const;
-  /// patch_size^k * in_channels.
-  int64_t patch_values() const;
-
-  template <class Self, class Visitor>
-  static void fields(Self& self, Visitor& visit) {
-    visit("kind", self.kind, "model family");
-    visit("preset", self.preset, "named sizes, listed below; other keys override them one by one");
-    visit("image_size", self.image_size, "[H, W] or [D, H, W]; the length chooses 2-D or 3-D");
-    visit("patch_size", self.patch_size, "patch edge P; must divide every side");
-    visit("in_channels", self.in_channels, "image channels C");
-    visit("num_classes", self.num_classes, "classes of the head; 0 = no head");
-    visit("embed_dim", self.embed_dim, "token width D");
-    visit("depth", self.depth, "transformer blocks");
-    visit("num_heads", self.num_heads, "attention heads N; must divide embed_dim");
-    visit("mlp_ratio", self.mlp_ratio, "MLP hidden width / embed_dim");
-    visit("qkv_bias", self.qkv_bias, "bias of the q, k, v projection");
-    visit("qk_norm", self.qk_norm, "normalise q and k over the head dimension");
-    visit("layer_scale", self.layer_scale,
-          "initial LayerScale value on both branches; null = none");
-    visit("norm", self.norm, "normalisation layer");
-    visit("norm_eps", self.norm_eps, "epsilon of the normalisation");
-    visit("mlp", self.mlp, "MLP form; gelu is the exact (erf) GELU");
-    visit("mlp_hidden_dim", self.mlp_hidden_dim, "MLP hidden width; null = embed_dim * mlp_ratio");
-    visit("drop_path_rate", self.drop_path_rate,
-          "stochastic depth of the last block; linear over the blocks");
-    visit("attn_drop_rate", self.attn_drop_rate, "dropout of attention probabilities");
-    visit("proj_drop_rate", self.proj_drop_rate,
-          "dropout after the attention projection and in the MLP");
-    visit("class_token", self.class_token, "prepend a learned class token");
-    visit("register_tokens", self.register_tokens,
-          "learned tokens after the class token, ignored by the pool");
-    visit("pool", self.pool,
-          "what the head reads: class token, mean of patch tokens, or every token");
-    visit("final_norm", self.final_norm,
-          "normalise before the head; with pool avg it comes after the mean, as timm's fc_norm");
-    visit("pos_embed", self.pos_embed, "position table");
-    visit("pos_drop_rate", self.pos_drop_rate, "dropout after the position embedding");
-    visit("drop_rate", self.drop_rate, "dropout before the head");
-    visit("patch_bias", self.patch_bias, "bias of the patch embedding");
-    visit("mask_ratio", self.mask_ratio, "mae: share of hidden patches");
-    visit("decoder", self.decoder, "mae: decoder form");
-    visit("decoder_embed_dim", self.decoder_embed_dim, "mae: decoder width");
-    visit("decoder_depth", self.decoder_depth, "mae: decoder blocks");
-    visit("decoder_num_heads", self.decoder_num_heads, "mae: decoder heads");
-    visit("decoder_mlp_ratio", self.decoder_mlp_ratio,
-          "mae: decoder MLP hidden width / decoder_embed_dim");
-    visit("norm_pix_loss", self.norm_pix_loss,
-          "mae: normalise each target patch to zero mean, unit variance");
-    visit("loss", self.loss, "mae: mean squared error over hidden patches or over all");
-    visit("label_smoothing", self.label_smoothing, "vit: cross-entropy label smoothing");
-    visit("weights", self.weights, "pretrained weights");
-  }
-  bool operator==(const Model&) const = default;
-};
-
-/// One source of samples; see docs/data.md.
-struct Source {
-  std::string name;
-  Choice reader{"image_folder", {"image_folder", "digits", "random"}};
-  std::string root;
-  double weight = 1.0;
-  std::vector<double> split;
-  std::vector<int64_t> resize;
-  std::vector<double> mean;
-  std::vector<double> std;
-  std::vector<std::string> augment;
-
-  template <class Self, class Visitor>
-  static void fields(Self& self, Visitor& visit) {
-    visit("name", self.name, "name in logs and metrics; default: the reader's name");
-    visit("reader", self.reader, "format of the source");
-    visit("root", self.root, "file or folder");
-    visit("weight", self.weight, "share of samples when there are several sources");
-    visit("split", self.split,
-          "[start, end) as ratios of the sorted list, taken before any shuffle; empty = all");
-    visit("resize", self.resize,
-          "side lengths to resize to (bilinear, half-pixel centres); empty = model.image_size");
-    visit("mean", self.mean, "subtracted per channel, in units of [0, 1]; empty = 0.5");
-    visit("std", self.std, "divided by per channel; empty = 0.5");
-    visit("augment", self.augment, "training steps in order: flip, crop:PAD, shift:PIXELS");
-  }
-  bool operator==(const Source&) const = default;
-};
-
-struct Data {
-  int64_t batch_size = 64;
-  int64_t workers = 2;
-  int64_t prefetch = 4;
-  bool drop_last = true;
-  Choice on_error{"stop", {"stop", "skip"}};
-  std::vector<Source> sources;
-
-  template <class Self, class Visitor>
-  static void fields(Self& self, Visitor& visit) {
-    visit("batch_size", self.batch_size, "global: samples per optimizer step over all ranks");
-    visit("workers", self.workers, "reading threads per rank");
-    visit("prefetch", self.prefetch, "batches kept ready per rank");
-    visit("drop_last", self.drop_last,
-          "training skips the last incomplete global batch of an epoch");
-    visit("on_error", self.on_error,
-          "a broken file stops the run, or is named and replaced by the next sample");
-    visit("sources", self.sources, "where samples come from");
-  }
-  bool operator==(const Data&) const = default;
-};
-
 struct Optimizer {
   Choice kind{"adamw", {"adamw", "sgd"}};
   double lr = 1e-3;
@@ -220,6 +46,7 @@ struct Optimizer {
   double eps = 1e-8;
   double weight_decay = 0.05;
   double momentum = 0.9;
+  std::optional<double> layer_decay;
 
   template <class Self, class Visitor>
   static void fields(Self& self, Visitor& visit) {
@@ -228,8 +55,12 @@ struct Optimizer {
     visit("betas", self.betas, "adamw: decay of the two moments");
     visit("eps", self.eps, "adamw: added to the root of the second moment");
     visit("weight_decay", self.weight_decay,
-          "decoupled for adamw, added to the gradient for sgd; not on biases, norms, tokens and position tables");
+          "decoupled for adamw, added to the gradient for sgd; not on biases, norms, tokens and "
+          "position tables");
     visit("momentum", self.momentum, "sgd: momentum");
+    visit("layer_decay", self.layer_decay,
+          "learning rate of the embedding and of each block as a power of this factor, 1 at the "
+          "head; null = the same everywhere");
   }
   bool operator==(const Optimizer&) const = default;
 };

@@ -101,7 +101,10 @@ std::string introduction() {
       "- `vitrail check recipe.yaml` prints every value with where it came from.\n"
       "- Short forms of a source: `split: {{start: 0, end: 0.8}}` for `[0, 0.8]`; `normalize: "
       "{{mean: [...], std: [...]}}` for "
-      "`mean` and `std`.\n"
+      "`mean` and `std`, `normalize: {{percentile: [1, 99]}}` for `normalize: percentile` and "
+      "`percentile: [1, 99]`.\n"
+      "- `null` is a section, list or word that is left at its default, where that is nothing: "
+      "`random_crop: null`, `tile: null`, `rope: null`.\n"
       "- To train, a recipe needs `data.sources` and one of `train.epochs` and `train.steps`. A "
       "recipe with none of these may "
       "describe a model alone.\n",
@@ -111,17 +114,18 @@ std::string introduction() {
 std::string preset_tables() {
   std::string text =
       "\n## Presets\nValues of `model.preset`; each holds where the recipe does not give the "
-      "key.\n\n"
-      "| preset | embed_dim | depth | num_heads | patch_size | mlp_hidden_dim "
-      "|\n|---|---|---|---|---|---|\n";
-  for (const Preset& preset : presets())
-    text +=
-        fmt::format("| `{}` | {} | {} | {} | {} | {} |\n", preset.name, preset.embed_dim,
-                    preset.depth, preset.num_heads, preset.patch_size,
-                    preset.mlp_hidden_dim ? std::to_string(preset.mlp_hidden_dim) : "by mlp_ratio");
+      "key. One with a kind goes with no other kind.\n\n"
+      "| preset | values |\n|---|---|\n";
+  for (const Preset& preset : presets()) {
+    std::vector<std::string> values;
+    for (const auto& [key, value] : preset.values) values.push_back(key + ": " + value);
+    text += fmt::format("| `{}` | {} |\n", preset.name, fmt::join(values, ", "));
+  }
   text += "\n## Defaults that depend on other keys\n\n| key | default | when |\n|---|---|---|\n";
   for (const DependentDefault& rule : dependent_defaults())
-    text += fmt::format("| `model.{}` | `{}` | {} |\n", rule.key, rule.value, rule.when);
+    text += fmt::format("| `model.{}` | `{}` | {} |\n", rule.key, rule.value,
+                        condition_text(rule.on, fmt::format("{}", fmt::join(rule.words, ", "))));
+  text += "| `model.in_channels` | the number of `model.variables` | with variables |\n";
   return text;
 }
 

@@ -53,6 +53,10 @@ void check_optimizer(const Optimizer& optimizer, RuleBook& rules) {
   rules.above("train.optimizer.eps", optimizer.eps, 0);
   rules.at_least("train.optimizer.weight_decay", optimizer.weight_decay, 0);
   rules.rate("train.optimizer.momentum", optimizer.momentum);
+  if (optimizer.layer_decay && (*optimizer.layer_decay <= 0 || *optimizer.layer_decay > 1))
+    rules.add({"train.optimizer.layer_decay"},
+              fmt::format("train.optimizer.layer_decay must be above 0 and at most 1 but got {}",
+                          *optimizer.layer_decay));
   if (optimizer.betas.size() != 2)
     rules.add({"train.optimizer.betas"},
               fmt::format("train.optimizer.betas must hold 2 numbers but holds {}",
@@ -129,6 +133,25 @@ void check_rest(const Recipe& recipe, RuleBook& rules) {
   rules.within("logging.every_steps", recipe.logging.every_steps, 1, kMaxSteps);
 }
 
+/// What a model lacks that could be built and run, but not trained.
+void check_objective(const Model& model, RuleBook& rules) {
+  if (model.adaptive.fixed_length > 0)
+    rules.add(
+        {"model.adaptive.fixed_length"},
+        fmt::format("model.adaptive.fixed_length must be 0 to train in this version, which reads "
+                    "no adaptive patches, but got {}; vitrail forward takes them",
+                    model.adaptive.fixed_length));
+  if (model.kind != "vit") return;
+  if (model.num_classes == 0)
+    rules.add({"model.num_classes"},
+              "model.num_classes must be at least 1 to train a classifier but got 0",
+              {"model.kind"});
+  if (model.pool == "none")
+    rules.add({"model.pool"},
+              "model.pool must be token, avg or attention to train a classifier but got 'none'",
+              {"model.kind"});
+}
+
 }  // namespace
 
 bool RuleBook::within(const std::string& key, int64_t value, int64_t low, int64_t high) {
@@ -179,16 +202,9 @@ std::vector<Violation> training_violations(const Recipe& recipe) {
   if (!recipe.train.epochs && !recipe.train.steps)
     rules.add({"train.epochs", "train.steps"},
               "one of train.epochs and train.steps must be given but neither is");
-  if (recipe.model.kind == "vit") {
-    if (recipe.model.num_classes == 0)
-      rules.add({"model.num_classes"},
-                "model.num_classes must be at least 1 to train a classifier but got 0",
-                {"model.kind"});
-    if (recipe.model.pool == "none")
-      rules.add({"model.pool"},
-                "model.pool must be token or avg to train a classifier but got 'none'",
-                {"model.kind"});
-  }
+  check_objective(recipe.model, rules);
+  check_objective_data(recipe.data.sources, "data", recipe.model, rules);
+  check_objective_data(recipe.eval.sources, "eval", recipe.model, rules);
   return rules.take();
 }
 

@@ -39,9 +39,30 @@ class RuleBook {
   std::vector<Violation> found_;
 };
 
+/// unetr and sap give every pixel a class.
+bool segments(const Model& model);
+/// mae, and diffusion in one of its forms, end in a second transformer.
+bool has_transformer_decoder(const Model& model);
+
 void check_model(const Model& model, RuleBook& rules);
+/// Variables, aggregation, adaptive tokens.
+void check_tokens(const Model& model, RuleBook& rules);
+/// What one kind of model asks for; `countable`: the number of patches can be formed.
+void check_kind(const Model& model, bool countable, RuleBook& rules);
+/// Width, heads, positions and MLP of mae's and diffusion's second transformer.
+void check_decoder(const Model& model, RuleBook& rules);
+
 /// `section` is "data" or "eval".
 void check_sources(const std::vector<Source>& sources, const std::string& section,
                    const Model& model, RuleBook& rules);
+/// Labels of the form that the model's objective needs.
+void check_objective_data(const std::vector<Source>& sources, const std::string& section,
+                          const Model& model, RuleBook& rules);
+/// One step of a source's augment list.
+void check_augment(const std::string& step, const Model& model, const std::string& key,
+                   RuleBook& rules);
+/// region, slices, tile, overlap, random_crop: which parts of files are samples.
+void check_windows(const Source& source, const std::string& path, const Model& model,
+                   RuleBook& rules);
 
 }  // namespace vitrail::config

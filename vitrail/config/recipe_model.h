@@ -1,0 +1,237 @@
+#pragma once
+/// The recipe's section `model`: what is trained. See recipe.h for how fields are described.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "vitrail/config/choice.h"
+
+namespace vitrail::config {
+
+struct Weights {
+  std::string path;
+  Choice from{"auto",
+              {"auto", "vitrail", "timm", "mae", "hf", "monai", "ucf-vit", "torchtitan-mae"}};
+  bool strict = true;
+  bool adapt = false;
+
+  template <class Self, class Visitor>
+  static void fields(Self& self, Visitor& visit) {
+    visit("path", self.path, "safetensors file to start from; empty = fresh initialisation");
+    visit("from", self.from, "naming scheme of the file");
+    visit("strict", self.strict,
+          "every parameter must be found with its shape; otherwise what matched is reported");
+    visit("adapt", self.adapt,
+          "resample position tables to this grid, inflate 2-D patches to 3-D, sum or repeat "
+          "channels; every change is reported");
+  }
+  bool operator==(const Weights&) const = default;
+};
+
+/// How the tokens of one place, one per variable, become one.
+struct Aggregation {
+  Choice kind{"cross_attention", {"cross_attention", "linear"}};
+  int64_t queries = 1;
+  std::optional<int64_t> num_heads;
+  int64_t groups = 1;
+  Choice partial{"linear", {"linear", "cross_attention"}};
+  bool shared_groups = false;
+
+  template <class Self, class Visitor>
+  static void fields(Self& self, Visitor& visit) {
+    visit("kind", self.kind, "learned queries attend to the variables, or a learned weighted sum");
+    visit("queries", self.queries,
+          "cross_attention: learned queries per place; their results are merged by a linear layer");
+    visit("num_heads", self.num_heads, "cross_attention: heads; null = model.num_heads");
+    visit("groups", self.groups,
+          "variables are first aggregated inside this many groups of neighbours, then over groups");
+    visit("partial", self.partial, "form of the aggregation inside groups");
+    visit("shared_groups", self.shared_groups, "all groups use the same weights");
+  }
+  bool operator==(const Aggregation&) const = default;
+};
+
+/// Tokens from adaptive patching: a fixed number of leaves of a tree over the image.
+struct Adaptive {
+  int64_t fixed_length = 0;
+  bool position_embedding = true;
+
+  template <class Self, class Visitor>
+  static void fields(Self& self, Visitor& visit) {
+    visit("fixed_length", self.fixed_length, "leaves of one sample; 0 = a grid of patches");
+    visit("position_embedding", self.position_embedding,
+          "an MLP of each leaf's size and centre instead of a table by place in the list");
+  }
+  bool operator==(const Adaptive&) const = default;
+};
+
+struct Model {
+  Choice kind{"vit", {"vit", "mae", "unetr", "sap", "diffusion"}};
+  std::string preset;
+  std::vector<int64_t> image_size{224, 224};
+  int64_t patch_size = 16;
+  int64_t in_channels = 3;
+  int64_t num_classes = 1000;
+  int64_t embed_dim = 768;
+  int64_t depth = 12;
+  int64_t num_heads = 12;
+  double mlp_ratio = 4.0;
+  // blocks
+  bool qkv_bias = true;
+  bool proj_bias = true;
+  bool qk_norm = false;
+  std::optional<int64_t> num_kv_heads;
+  std::optional<double> layer_scale;
+  Choice norm{"layernorm", {"layernorm", "rmsnorm"}};
+  double norm_eps = 1e-6;
+  Choice mlp{"gelu", {"gelu", "swiglu"}};
+  std::optional<int64_t> mlp_hidden_dim;
+  double drop_path_rate = 0.0;
+  double attn_drop_rate = 0.0;
+  double proj_drop_rate = 0.0;
+  // ends
+  bool class_token = true;
+  int64_t register_tokens = 0;
+  Choice pool{"token", {"token", "avg", "attention", "none"}};
+  bool final_norm = true;
+  Choice pos_embed{"learned", {"learned", "sincos", "none"}};
+  Choice rope{"none", {"none", "raster", "axial"}};
+  double rope_theta = 10000.0;
+  double pos_drop_rate = 0.0;
+  double patch_drop_rate = 0.0;
+  double drop_rate = 0.0;
+  bool patch_bias = true;
+  // variables
+  std::vector<std::string> variables;
+  bool variable_embedding = true;
+  bool shared_tokenizer = false;
+  bool single_channel = false;
+  Aggregation aggregation;
+  Adaptive adaptive;
+  // mae
+  double mask_ratio = 0.75;
+  Choice decoder{"transformer", {"transformer", "linear", "conv"}};
+  int64_t decoder_embed_dim = 512;
+  int64_t decoder_depth = 8;
+  int64_t decoder_num_heads = 16;
+  double decoder_mlp_ratio = 4.0;
+  std::optional<double> decoder_rope_theta;
+  bool norm_pix_loss = false;
+  // unetr
+  int64_t feature_size = 16;
+  bool skips = true;
+  // diffusion
+  int64_t num_timesteps = 1000;
+  Choice beta_schedule{"linear", {"linear", "cosine"}};
+  Choice time_conditioning{"input", {"input", "block"}};
+  double time_drop_rate = 0.0;
+  double class_drop_rate = 0.1;
+  // objective
+  Choice loss{"cross_entropy",
+              {"cross_entropy", "masked_mse", "mse", "dice", "dice_ce", "generalized_dice", "focal",
+               "dice_focal"}};
+  double label_smoothing = 0.0;
+  std::vector<double> class_weights;
+  double focal_gamma = 2.0;
+  Weights weights;
+
+  /// Tokens of the patch grid, class and register tokens not counted.
+  int64_t num_patches() const;
+  /// patch_size^k * in_channels.
+  int64_t patch_values() const;
+
+  template <class Self, class Visitor>
+  static void fields(Self& self, Visitor& visit) {
+    visit("kind", self.kind, "model family");
+    visit("preset", self.preset, "named sizes, listed below; other keys override them one by one");
+    visit("image_size", self.image_size, "[H, W] or [D, H, W]; the length chooses 2-D or 3-D");
+    visit("patch_size", self.patch_size, "patch edge P; must divide every side");
+    visit("in_channels", self.in_channels, "image channels C");
+    visit("num_classes", self.num_classes, "classes of the head; 0 = no head");
+    visit("embed_dim", self.embed_dim, "token width D");
+    visit("depth", self.depth, "transformer blocks");
+    visit("num_heads", self.num_heads, "attention heads N; must divide embed_dim");
+    visit("mlp_ratio", self.mlp_ratio, "MLP hidden width / embed_dim");
+    visit("qkv_bias", self.qkv_bias, "bias of the q, k, v projection");
+    visit("proj_bias", self.proj_bias,
+          "biases of the attention projection, the MLP and the decoder's linear layers");
+    visit("qk_norm", self.qk_norm, "normalise q and k over the head dimension");
+    visit("num_kv_heads", self.num_kv_heads,
+          "key and value heads, each shared by num_heads / num_kv_heads query heads; null = "
+          "num_heads");
+    visit("layer_scale", self.layer_scale,
+          "initial LayerScale value on both branches; null = none");
+    visit("norm", self.norm, "normalisation layer");
+    visit("norm_eps", self.norm_eps, "epsilon of the normalisation");
+    visit("mlp", self.mlp, "MLP form; gelu is the exact (erf) GELU");
+    visit("mlp_hidden_dim", self.mlp_hidden_dim, "MLP hidden width; null = embed_dim * mlp_ratio");
+    visit("drop_path_rate", self.drop_path_rate,
+          "stochastic depth of the last block; linear over the blocks");
+    visit("attn_drop_rate", self.attn_drop_rate, "dropout of attention probabilities");
+    visit("proj_drop_rate", self.proj_drop_rate,
+          "dropout after the attention projection and in the MLP");
+    visit("class_token", self.class_token, "prepend a learned class token");
+    visit("register_tokens", self.register_tokens,
+          "learned tokens after the class token, ignored by the pool");
+    visit(
+        "pool", self.pool,
+        "what the head reads: class token, mean of patch tokens, a learned query's attention over "
+        "them, or every token");
+    visit("final_norm", self.final_norm,
+          "normalise before the head; with pool avg it comes after the mean, as timm's fc_norm");
+    visit("pos_embed", self.pos_embed, "position table");
+    visit("rope", self.rope,
+          "rotary positions inside attention: by raster index, or one part of each head per axis");
+    visit("rope_theta", self.rope_theta, "base of the rotary frequencies");
+    visit("pos_drop_rate", self.pos_drop_rate, "dropout after the position embedding");
+    visit("patch_drop_rate", self.patch_drop_rate,
+          "share of patch tokens left out of each training sample");
+    visit("drop_rate", self.drop_rate, "dropout before the head");
+    visit("patch_bias", self.patch_bias, "bias of the patch embedding");
+    visit("variables", self.variables,
+          "names of the variables, one channel each and each with its own patch embedding; a "
+          "source may hold any of them; empty = channels are mixed");
+    visit("variable_embedding", self.variable_embedding,
+          "variables: add a learned vector to each variable's tokens");
+    visit("shared_tokenizer", self.shared_tokenizer,
+          "variables: one patch embedding for all of them");
+    visit("single_channel", self.single_channel,
+          "variables: a batch holds one variable, nothing is aggregated");
+    visit("aggregation", self.aggregation, "variables: how the tokens of one place become one");
+    visit("adaptive", self.adaptive, "tokens from adaptive patching");
+    visit("mask_ratio", self.mask_ratio, "mae: share of hidden patches");
+    visit("decoder", self.decoder,
+          "decoder form: transformer or linear (mae, diffusion), conv or linear (unetr)");
+    visit("decoder_embed_dim", self.decoder_embed_dim, "mae, diffusion, sap: decoder width");
+    visit("decoder_depth", self.decoder_depth, "mae, diffusion: decoder blocks");
+    visit("decoder_num_heads", self.decoder_num_heads, "mae, diffusion: decoder heads");
+    visit("decoder_mlp_ratio", self.decoder_mlp_ratio,
+          "mae, diffusion: decoder MLP hidden width / decoder_embed_dim");
+    visit("decoder_rope_theta", self.decoder_rope_theta,
+          "base of the decoder's rotary frequencies; null = rope_theta");
+    visit("norm_pix_loss", self.norm_pix_loss,
+          "mae: normalise each target patch to zero mean, unit variance");
+    visit("feature_size", self.feature_size, "unetr: channels at full resolution");
+    visit("skips", self.skips, "unetr: feed the image and inner blocks to the decoder");
+    visit("num_timesteps", self.num_timesteps, "diffusion: noise levels T");
+    visit("beta_schedule", self.beta_schedule, "diffusion: noise added per level");
+    visit("time_conditioning", self.time_conditioning,
+          "diffusion: add the embedded time once to the tokens, or in every block");
+    visit("time_drop_rate", self.time_drop_rate, "diffusion: dropout inside the time embedding");
+    visit("class_drop_rate", self.class_drop_rate,
+          "diffusion with classes: share of training samples whose class is hidden, for guidance");
+    visit("loss", self.loss,
+          "vit: cross_entropy, focal; mae: masked_mse (hidden patches), mse (all); unetr, sap: any "
+          "but the mse ones; diffusion: mse");
+    visit("label_smoothing", self.label_smoothing, "cross-entropy label smoothing");
+    visit("class_weights", self.class_weights,
+          "weight of each class in cross-entropy and focal terms; empty = 1");
+    visit("focal_gamma", self.focal_gamma, "focal: exponent of (1 - probability)");
+    visit("weights", self.weights, "pretrained weights");
+  }
+  bool operator==(const Model&) const = default;
+};
+
+}  // namespace vitrail::config
