@@ -2,10 +2,12 @@
 
 #include "vitrail/nn/stack.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -25,15 +27,27 @@ at::Tensor numbers(uint16_t layer, at::IntArrayRef shape) {
   return (ops::uniform(key, at::zeros({1}, at::kLong), count).view(shape) - 0.5) * 0.4;
 }
 
-Draws training_draws() { return {11, 3, at::arange(100, 100 + kBatch, at::kLong), true}; }
+/// Rotary positions of a prefix token and 2 x 2 patches; the middle sample ends in two tokens of padding.
+Context training_context(const at::Tensor& condition_BD) {
+  Context context = Draws{11, 3, at::arange(100, 100 + kBatch, at::kLong), true};
+  context.rotary = ops::axial_rotary({2, 2}, 1, kWidth / 4, 100.0);
+  const at::Tensor real_B = at::tensor({kTokens, int64_t{3}, kTokens}, at::kLong);
+  context.key_mask_BT = at::arange(kTokens).unsqueeze(0).lt(real_B.unsqueeze(1));
+  context.condition_BD = condition_BD;
+  return context;
+}
+
+at::Tensor condition_values() { return numbers(50, {kBatch, kWidth}); }
 
 /// Every feature of a block is on, dropouts included.
 std::unique_ptr<Stack> make_stack() {
+  at::set_num_threads(1);  // tensors this small gain nothing, and busy machines lose much
   std::vector<std::shared_ptr<Block>> blocks;
   for (int i = 0; i < kDepth; ++i) {
     BlockOptions options;
     options.width = kWidth, options.num_heads = 4, options.mlp_hidden = 24;
-    options.qk_norm = options.layer_scale = true;
+    options.qk_norm = options.layer_scale = options.conditioned = true;
+    options.num_kv_heads = 2;
     options.drop_path = 0.3, options.proj_drop = 0.2, options.attn_drop = i % 2 ? 0.1 : 0.0;
     options.index = i;
     blocks.push_back(std::make_shared<Block>(options));
@@ -47,7 +61,7 @@ std::unique_ptr<Stack> make_stack() {
 }
 
 struct Gradients {
-  at::Tensor loss, input;
+  at::Tensor loss, input, condition;
   std::vector<at::Tensor> parameters;
 };
 
@@ -59,34 +73,39 @@ at::Tensor scalar_of(const at::Tensor& y, const std::vector<at::Tensor>& taps) {
   return loss;
 }
 
+/// forward(x, condition) -> loss
 template <class Forward>
 Gradients gradients_of(Stack& stack, int micro_batches, Forward&& forward) {
   for (NamedTensor& parameter : stack.named_parameters())
     parameter.tensor.mutable_grad() = at::Tensor();
   Gradients result;
+  const at::Tensor condition = condition_values().set_requires_grad(true);
   for (int micro = 0; micro < micro_batches; ++micro) {
     const at::Tensor x =
         numbers(static_cast<uint16_t>(micro), {kBatch, kTokens, kWidth}).set_requires_grad(true);
-    result.loss = forward(x * 1.0);
+    result.loss = forward(x * 1.0, condition * 1.0);
     result.loss.backward();
     result.input = x.grad();
   }
+  result.condition = condition.grad();
   for (NamedTensor& parameter : stack.named_parameters())
     result.parameters.push_back(parameter.tensor.grad().clone());
   return result;
 }
 
-at::Tensor plain_forward(Stack& stack, at::Tensor x, const std::vector<int>& taps) {
+at::Tensor plain_forward(Stack& stack, at::Tensor x, const at::Tensor& condition,
+                         const std::vector<int>& taps) {
   std::vector<at::Tensor> outputs, tapped;
   for (int i = 0; i < stack.depth(); ++i)
-    outputs.push_back(x = stack.block(i).forward(x, training_draws()));
+    outputs.push_back(x = stack.block(i).forward(x, training_context(condition)));
   for (const int tap : taps) tapped.push_back(outputs[tap]);
   return scalar_of(x, tapped);
 }
 
-at::Tensor stack_forward(Stack& stack, const at::Tensor& x, const std::vector<int>& taps) {
+at::Tensor stack_forward(Stack& stack, const at::Tensor& x, const at::Tensor& condition,
+                         const std::vector<int>& taps) {
   std::vector<at::Tensor> tapped;
-  const at::Tensor y = stack.forward(x, training_draws(), taps, &tapped);
+  const at::Tensor y = stack.forward(x, training_context(condition), taps, &tapped);
   return scalar_of(y, tapped);
 }
 
@@ -99,6 +118,8 @@ struct Case {
 void expect_same_bits(const Gradients& plain, const Gradients& mine) {
   EXPECT_TRUE(at::equal(plain.loss, mine.loss));
   EXPECT_TRUE(at::equal(plain.input, mine.input));
+  EXPECT_TRUE(at::equal(plain.condition, mine.condition));
+  EXPECT_GT(plain.condition.abs().max().item<float>(), 0.0f);
   ASSERT_EQ(plain.parameters.size(), mine.parameters.size());
   for (size_t p = 0; p < plain.parameters.size(); ++p) {
     EXPECT_TRUE(at::equal(plain.parameters[p], mine.parameters[p])) << "parameter " << p;
@@ -112,13 +133,15 @@ class StackBits : public testing::TestWithParam<Case> {};
 TEST_P(StackBits, GradientsEqualPlainAutogradBitForBit) {
   const Case& c = GetParam();
   const auto stack = make_stack();
-  const Gradients plain = gradients_of(*stack, c.micro_batches, [&](const at::Tensor& x) {
-    return plain_forward(*stack, x, c.taps);
-  });
+  const Gradients plain =
+      gradients_of(*stack, c.micro_batches, [&](const at::Tensor& x, const at::Tensor& condition) {
+        return plain_forward(*stack, x, condition, c.taps);
+      });
   stack->set_engine(autograd_engine(c.recompute));
-  const Gradients mine = gradients_of(*stack, c.micro_batches, [&](const at::Tensor& x) {
-    return stack_forward(*stack, x, c.taps);
-  });
+  const Gradients mine =
+      gradients_of(*stack, c.micro_batches, [&](const at::Tensor& x, const at::Tensor& condition) {
+        return stack_forward(*stack, x, condition, c.taps);
+      });
   expect_same_bits(plain, mine);
 }
 
@@ -131,7 +154,9 @@ INSTANTIATE_TEST_SUITE_P(Cases, StackBits,
 TEST(Stack, GradientsAccumulateIntoViewsOfOneBuffer) {
   const auto stack = make_stack();
   const Gradients own =
-      gradients_of(*stack, 2, [&](const at::Tensor& x) { return stack_forward(*stack, x, {1}); });
+      gradients_of(*stack, 2, [&](const at::Tensor& x, const at::Tensor& condition) {
+        return stack_forward(*stack, x, condition, {1});
+      });
   at::Tensor flat = at::zeros({stack->parameter_count()}, at::kFloat);
   std::vector<NamedTensor> parameters = stack->named_parameters();
   int64_t offset = 0;
@@ -141,7 +166,8 @@ TEST(Stack, GradientsAccumulateIntoViewsOfOneBuffer) {
     offset += parameter.tensor.numel();
   }
   for (int micro = 0; micro < 2; ++micro)
-    stack_forward(*stack, numbers(static_cast<uint16_t>(micro), {kBatch, kTokens, kWidth}), {1})
+    stack_forward(*stack, numbers(static_cast<uint16_t>(micro), {kBatch, kTokens, kWidth}),
+                  condition_values(), {1})
         .backward();
   offset = 0;
   for (size_t p = 0; p < parameters.size(); ++p) {
@@ -167,13 +193,13 @@ TEST(Stack, ObserversSeeEveryBlockInOrder) {
   const auto stack = make_stack();
   Recorder recorder;
   stack->add_observer(&recorder);
-  stack_forward(*stack, numbers(0, {kBatch, kTokens, kWidth}), {}).backward();
+  stack_forward(*stack, numbers(0, {kBatch, kTokens, kWidth}), condition_values(), {}).backward();
   EXPECT_THAT(recorder.events,
               testing::ElementsAre("F0", "f0", "F1", "f1", "F2", "f2", "F3", "f3", "B3", "b3", "B2",
                                    "b2", "B1", "b1", "B0", "b0"));
   stack->remove_observer(&recorder);
   recorder.events.clear();
-  stack_forward(*stack, numbers(0, {kBatch, kTokens, kWidth}), {});
+  stack_forward(*stack, numbers(0, {kBatch, kTokens, kWidth}), condition_values(), {});
   EXPECT_TRUE(recorder.events.empty());
 }
 
@@ -197,7 +223,7 @@ TEST(Stack, ABlocksGradientsAreCompleteWhenAfterBackwardIsCalled) {
   const auto stack = make_stack();
   GradientWatch watch(*stack);
   stack->add_observer(&watch);
-  stack_forward(*stack, numbers(0, {kBatch, kTokens, kWidth}), {}).backward();
+  stack_forward(*stack, numbers(0, {kBatch, kTokens, kWidth}), condition_values(), {}).backward();
   EXPECT_THAT(watch.before, testing::Each(false));
   EXPECT_THAT(watch.after, testing::Each(true));
 }
@@ -206,9 +232,10 @@ TEST(Stack, WithoutGradModeTheValuesAreTheSameAndNothingIsKept) {
   const auto stack = make_stack();
   const at::Tensor x = numbers(0, {kBatch, kTokens, kWidth});
   std::vector<at::Tensor> taps, free_taps;
-  const at::Tensor y = stack->forward(x, training_draws(), {2}, &taps);
+  const at::Tensor y = stack->forward(x, training_context(condition_values()), {2}, &taps);
   const at::NoGradGuard no_grad;
-  const at::Tensor free_y = stack->forward(x, training_draws(), {2}, &free_taps);
+  const at::Tensor free_y =
+      stack->forward(x, training_context(condition_values()), {2}, &free_taps);
   EXPECT_TRUE(at::equal(y, free_y));
   EXPECT_TRUE(at::equal(taps[0], free_taps[0]));
   EXPECT_TRUE(y.requires_grad());
@@ -218,7 +245,8 @@ TEST(Stack, WithoutGradModeTheValuesAreTheSameAndNothingIsKept) {
 TEST(Stack, ATapAloneSendsGradientsOnlyToTheBlocksBelowIt) {
   const auto stack = make_stack();
   std::vector<at::Tensor> taps;
-  stack->forward(numbers(0, {kBatch, kTokens, kWidth}), training_draws(), {1}, &taps);
+  stack->forward(numbers(0, {kBatch, kTokens, kWidth}), training_context(condition_values()), {1},
+                 &taps);
   taps[0].square().sum().backward();
   for (int i = 0; i < kDepth; ++i)
     EXPECT_EQ(stack->block(i).named_parameters()[0].tensor.grad().defined(), i <= 1)
@@ -227,8 +255,9 @@ TEST(Stack, ATapAloneSendsGradientsOnlyToTheBlocksBelowIt) {
 
 TEST(Stack, ATapOutsideTheTrunkIsRefused) {
   const auto stack = make_stack();
-  EXPECT_THROW(stack->forward(numbers(0, {kBatch, kTokens, kWidth}), training_draws(), {kDepth}),
-               std::runtime_error);
+  EXPECT_THROW(
+      stack->forward(numbers(0, {kBatch, kTokens, kWidth}), training_context({}), {kDepth}),
+      std::runtime_error);
 }
 
 TEST(Stack, TwoForwardsMayBeInFlightAtOnce) {
@@ -236,15 +265,54 @@ TEST(Stack, TwoForwardsMayBeInFlightAtOnce) {
   const at::Tensor a = numbers(0, {kBatch, kTokens, kWidth}),
                    b = numbers(1, {kBatch, kTokens, kWidth});
   const Gradients apart =
-      gradients_of(*stack, 2, [&](const at::Tensor& x) { return stack_forward(*stack, x, {}); });
+      gradients_of(*stack, 2, [&](const at::Tensor& x, const at::Tensor& condition) {
+        return stack_forward(*stack, x, condition, {});
+      });
   for (NamedTensor& parameter : stack->named_parameters())
     parameter.tensor.mutable_grad() = at::Tensor();
-  const at::Tensor first = stack_forward(*stack, a, {}), second = stack_forward(*stack, b, {});
+  const at::Tensor first = stack_forward(*stack, a, condition_values(), {}),
+                   second = stack_forward(*stack, b, condition_values(), {});
   first.backward();
   second.backward();
   const std::vector<NamedTensor> parameters = stack->named_parameters();
   for (size_t p = 0; p < parameters.size(); ++p)
     EXPECT_TRUE(at::equal(parameters[p].tensor.grad(), apart.parameters[p]));
+}
+
+TEST(Stack, HoldsTheConditionOnlyAsLongAsItsOwnNode) {
+  for (const bool recompute : {false, true}) {
+    const auto stack = make_stack();
+    stack->set_engine(autograd_engine(recompute));
+    const at::Tensor x = numbers(0, {kBatch, kTokens, kWidth});
+    const at::Tensor leaf = condition_values().set_requires_grad(true), condition = leaf * 1.0;
+    const size_t before = condition.use_count(), storage_before = condition.storage().use_count();
+    at::Tensor loss = stack_forward(*stack, x, condition, {});
+    EXPECT_GT(condition.storage().use_count(), storage_before) << "the pass reads it";
+    loss.backward();
+    EXPECT_TRUE(leaf.grad().defined());
+    loss = at::Tensor();
+    stack_forward(*stack, x, condition, {});  // dropped without a backward
+    EXPECT_EQ(condition.use_count(), before);
+    EXPECT_EQ(condition.storage().use_count(), storage_before);
+  }
+}
+
+TEST(Stack, AConditionThatNeedsNoGradientGetsNone) {
+  const auto stack = make_stack();
+  const at::Tensor condition = condition_values();
+  stack_forward(*stack, numbers(0, {kBatch, kTokens, kWidth}), condition, {}).backward();
+  EXPECT_FALSE(condition.grad().defined());
+}
+
+TEST(Stack, AnUnconditionedTrunkIgnoresTheCondition) {
+  BlockOptions options;
+  options.width = kWidth, options.num_heads = 4, options.mlp_hidden = 24;
+  Stack stack({std::make_shared<Block>(options)});
+  for (NamedTensor& parameter : stack.named_parameters())
+    parameter.tensor.set_data(numbers(9, parameter.tensor.sizes()));
+  const at::Tensor condition = condition_values().set_requires_grad(true);
+  stack_forward(stack, numbers(0, {kBatch, kTokens, kWidth}), condition, {}).backward();
+  EXPECT_FALSE(condition.grad().defined());
 }
 
 }  // namespace

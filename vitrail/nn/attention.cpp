@@ -3,6 +3,7 @@
 #include "vitrail/core/error.h"
 #include "vitrail/ops/attention.h"
 #include "vitrail/ops/random.h"
+#include "vitrail/ops/rotary.h"
 
 namespace vitrail::nn {
 
@@ -10,40 +11,56 @@ Attention::Attention(const AttentionOptions& options) : options_(options), atten
   VT_REQUIRE(ConfigError, options.num_heads > 0 && options.width % options.num_heads == 0,
              "[config] the width must be a multiple of the number of heads but got {} and {}",
              options.width, options.num_heads);
+  if (options_.num_kv_heads == 0) options_.num_kv_heads = options.num_heads;
+  const int64_t kv_heads = options_.num_kv_heads, head_width = options.width / options.num_heads;
+  VT_REQUIRE(ConfigError, kv_heads > 0 && options.num_heads % kv_heads == 0,
+             "[config] the number of heads must be a multiple of num_kv_heads but got {} and {}",
+             options.num_heads, kv_heads);
   qkv_ = register_module(
-      "qkv", std::make_shared<Linear>(options.width, 3 * options.width, options.qkv_bias));
+      "qkv", std::make_shared<Linear>(
+                 options.width, (options.num_heads + 2 * kv_heads) * head_width, options.qkv_bias));
   if (options.qk_norm) {
-    const int64_t head_width = options.width / options.num_heads;
     q_norm_ = register_module("q_norm", std::make_shared<Norm>(head_width, options.norm));
     k_norm_ = register_module("k_norm", std::make_shared<Norm>(head_width, options.norm));
   }
-  proj_ = register_module("proj", std::make_shared<Linear>(options.width, options.width));
+  proj_ = register_module(
+      "proj", std::make_shared<Linear>(options.width, options.width, options.proj_bias));
 }
 
 at::Tensor Attention::attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                             const Draws& draws) const {
-  if (!draws.training || options_.attn_drop == 0.0) return attend_(q, k, v);
-  return ops::plain_attention(q, k, v, [&](const at::Tensor& probabilities) {
+                             const Context& context) const {
+  if (!context.training || options_.attn_drop == 0.0) return attend_(q, k, v, context.key_mask_BT);
+  return ops::plain_attention(q, k, v, context.key_mask_BT, [&](const at::Tensor& probabilities) {
     return ops::dropout(probabilities, options_.attn_drop,
-                        draws.key(core::Stream::dropout, options_.draw_layer), draws.sample_ids);
+                        context.key(core::Stream::dropout, options_.draw_layer),
+                        context.sample_ids);
   });
 }
 
-at::Tensor Attention::forward(const at::Tensor& x_BLD, const Draws& draws) const {
+at::Tensor Attention::forward(const at::Tensor& x_BLD, const Context& context) const {
   const int64_t B = x_BLD.size(0), L = x_BLD.size(1), E = options_.width / options_.num_heads;
-  const at::Tensor qkv_3BNLE = qkv_->forward(x_BLD).view({B, L, 3, -1, E}).permute({2, 0, 3, 1, 4});
-  at::Tensor q_BNLE = qkv_3BNLE.select(0, 0), k_BNLE = qkv_3BNLE.select(0, 1);
-  const at::Tensor v_BNLE = qkv_3BNLE.select(0, 2);
+  const at::Tensor qkv_BLNE = qkv_->forward(x_BLD).view({B, L, -1, E});
+  // Of the heads that are here: a tensor-parallel rank holds an equal part of each kind.
+  const int64_t heads = qkv_BLNE.size(2);
+  const int64_t kv =
+      heads * options_.num_kv_heads / (options_.num_heads + 2 * options_.num_kv_heads);
+  const std::vector<at::Tensor> parts = qkv_BLNE.split_with_sizes({heads - 2 * kv, kv, kv}, 2);
+  at::Tensor q_BNLE = parts[0].transpose(1, 2), k_BNLE = parts[1].transpose(1, 2);
+  const at::Tensor v_BNLE = parts[2].transpose(1, 2);
   if (q_norm_) q_BNLE = q_norm_->forward(q_BNLE);
   if (k_norm_) k_BNLE = k_norm_->forward(k_BNLE);
+  if (context.rotary.defined()) {
+    q_BNLE = ops::rotate(q_BNLE, context.rotary);
+    k_BNLE = ops::rotate(k_BNLE, context.rotary);
+  }
   const at::Tensor merged_BLD =
-      attend(q_BNLE, k_BNLE, v_BNLE, draws).transpose(1, 2).reshape({B, L, -1});
+      attend(q_BNLE, k_BNLE, v_BNLE, context).transpose(1, 2).reshape({B, L, -1});
   const at::Tensor out_BLD = proj_->forward(merged_BLD);
-  if (!draws.training) return out_BLD;
+  if (!context.training) return out_BLD;
   return ops::dropout(
       out_BLD, options_.proj_drop,
-      draws.key(core::Stream::dropout, static_cast<uint16_t>(options_.draw_layer + 1)),
-      draws.sample_ids);
+      context.key(core::Stream::dropout, static_cast<uint16_t>(options_.draw_layer + 1)),
+      context.sample_ids);
 }
 
 }  // namespace vitrail::nn

@@ -1,8 +1,10 @@
 #pragma once
 /// Multi-head self-attention with timm's names: qkv, q_norm, k_norm, proj.
 ///
-/// Paper    Vaswani et al. 2017, arXiv:1706.03762; q/k normalisation: Dehghani et al. 2023, arXiv:2302.05442.
-/// Shapes   B batch, L tokens, D width, N heads, E = D / N.
+///   q, k, v = qkv(x);  q, k = turn(q_norm(q)), turn(k_norm(k));  proj(dropout(softmax(q k^T / sqrt(E))) v)
+/// Paper    Vaswani et al. 2017, arXiv:1706.03762; q/k normalisation: Dehghani et al. 2023, arXiv:2302.05442; grouped
+///          queries: Ainslie et al. 2023, arXiv:2305.13245.
+/// Shapes   B batch, L tokens, D width, N heads, Nkv heads of k and v, E = D / N.
 
 #include <cstdint>
 #include <functional>
@@ -10,7 +12,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "vitrail/nn/draws.h"
+#include "vitrail/nn/context.h"
 #include "vitrail/nn/linear.h"
 #include "vitrail/nn/module.h"
 #include "vitrail/nn/norm.h"
@@ -20,7 +22,9 @@ namespace vitrail::nn {
 struct AttentionOptions {
   int64_t width = 768;
   int64_t num_heads = 12;
+  int64_t num_kv_heads = 0;  // each serves num_heads / num_kv_heads query heads; 0 = num_heads
   bool qkv_bias = true;
+  bool proj_bias = true;
   bool qk_norm = false;
   NormOptions norm;
   double attn_drop = 0.0;
@@ -28,27 +32,28 @@ struct AttentionOptions {
   uint16_t draw_layer = 0;  // uses draw_layer (probabilities) and draw_layer + 1 (output)
 };
 
-/// softmax(q k^T / sqrt(E)) v for q, k, v [B, N, L, E]: ops::sdpa or ops::plain_attention, or what sequence parallelism
-/// puts in their place.
-using Attend =
-    std::function<at::Tensor(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v)>;
+/// The core of ops/attention.h for q [B, N, L, E], k and v [B, Nkv, L, E] and the key mask [B, L] (undefined = none):
+/// ops::sdpa or ops::plain_attention, or what sequence parallelism puts in their place.
+using Attend = std::function<at::Tensor(const at::Tensor& q, const at::Tensor& k,
+                                        const at::Tensor& v, const at::Tensor& key_mask_BL)>;
 
 class Attention : public Module {
  public:
   explicit Attention(const AttentionOptions& options);
   /// x_BLD -> [B, L, D]. While attention dropout is active the written-out formula runs instead of the core.
-  at::Tensor forward(const at::Tensor& x_BLD, const Draws& draws) const;
+  /// Rows of tokens that the key mask takes out are finite and mean nothing.
+  at::Tensor forward(const at::Tensor& x_BLD, const Context& context) const;
   void set_attend(Attend attend) { attend_ = std::move(attend); }
   Linear& qkv() { return *qkv_; }
   Linear& proj() { return *proj_; }
 
  private:
   at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                    const Draws& draws) const;
+                    const Context& context) const;
 
   AttentionOptions options_;
   Attend attend_;
-  std::shared_ptr<Linear> qkv_, proj_;  // qkv weight [3D, D]: q of all heads, then k, then v
+  std::shared_ptr<Linear> qkv_, proj_;  // qkv weight [(N + 2 Nkv) E, D]: q of all heads, k, v
   std::shared_ptr<Norm> q_norm_, k_norm_;
 };
 

@@ -1,6 +1,7 @@
 #include "vitrail/nn/block.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/silu.h>
 
 #include "vitrail/core/error.h"
 #include "vitrail/ops/random.h"
@@ -15,13 +16,25 @@ uint16_t draw_layer(const BlockOptions& options, int place) {
 }
 
 AttentionOptions attention_options(const BlockOptions& options) {
-  return {options.width, options.num_heads, options.qkv_bias,  options.qk_norm,
-          options.norm,  options.attn_drop, options.proj_drop, draw_layer(options, 0)};
+  return {.width = options.width,
+          .num_heads = options.num_heads,
+          .num_kv_heads = options.num_kv_heads,
+          .qkv_bias = options.qkv_bias,
+          .proj_bias = options.proj_bias,
+          .qk_norm = options.qk_norm,
+          .norm = options.norm,
+          .attn_drop = options.attn_drop,
+          .proj_drop = options.proj_drop,
+          .draw_layer = draw_layer(options, 0)};
 }
 
 MlpOptions mlp_options(const BlockOptions& options) {
-  return {options.mlp, options.width, options.mlp_hidden, options.proj_drop,
-          draw_layer(options, 2)};
+  return {.kind = options.mlp,
+          .width = options.width,
+          .hidden = options.mlp_hidden,
+          .bias = options.proj_bias,
+          .drop = options.proj_drop,
+          .draw_layer = draw_layer(options, 2)};
 }
 
 }  // namespace
@@ -42,6 +55,15 @@ Block::Block(const BlockOptions& options) : options_(options) {
   mlp_ = register_module("mlp", std::make_shared<Mlp>(mlp_options(options)));
   if (options.layer_scale)
     ls2_ = register_module("ls2", std::make_shared<LayerScale>(options.width));
+  if (options.conditioned)
+    cond_ = register_module("cond", std::make_shared<Linear>(options.width, options.width));
+}
+
+at::Tensor Block::attention_input(const at::Tensor& x_BLD, const Context& context) const {
+  if (!cond_) return x_BLD;
+  VT_CHECK(context.condition_BD.defined(),
+           "[block] a conditioned block must get a condition but got none");
+  return x_BLD + cond_->forward(at::silu(context.condition_BD)).unsqueeze(1);
 }
 
 at::Tensor Block::finish_branch(at::Tensor y_BLD, const LayerScale* scale, const Draws& draws,
@@ -53,11 +75,12 @@ at::Tensor Block::finish_branch(at::Tensor y_BLD, const LayerScale* scale, const
                         draws.sample_ids);
 }
 
-at::Tensor Block::forward(const at::Tensor& x_BLD, const Draws& draws) const {
-  const at::Tensor middle_BLD =
-      x_BLD + finish_branch(attn_->forward(norm1_->forward(x_BLD), draws), ls1_.get(), draws, 0);
-  return middle_BLD +
-         finish_branch(mlp_->forward(norm2_->forward(middle_BLD), draws), ls2_.get(), draws, 1);
+at::Tensor Block::forward(const at::Tensor& x_BLD, const Context& context) const {
+  const at::Tensor attended_BLD =
+      attn_->forward(norm1_->forward(attention_input(x_BLD, context)), context);
+  const at::Tensor middle_BLD = x_BLD + finish_branch(attended_BLD, ls1_.get(), context, 0);
+  const at::Tensor mlp_BLD = mlp_->forward(norm2_->forward(middle_BLD), context);
+  return middle_BLD + finish_branch(mlp_BLD, ls2_.get(), context, 1);
 }
 
 }  // namespace vitrail::nn

@@ -1,7 +1,8 @@
 #pragma once
-/// The pre-norm transformer block with timm's names: norm1, attn, ls1, norm2, mlp, ls2.
+/// The pre-norm transformer block with timm's names: norm1, attn, ls1, norm2, mlp, ls2; and cond when conditioned.
 ///
-///   x <- x + drop_path(ls1(attn(norm1(x))));  x <- x + drop_path(ls2(mlp(norm2(x))))
+///   x <- x + drop_path(ls1(attn(norm1(x + c))));  x <- x + drop_path(ls2(mlp(norm2(x))))
+/// with c = cond(silu(condition)), the same for all tokens of a sample, in conditioned blocks, else 0.
 /// Paper    Dosovitskiy et al. 2021, arXiv:2010.11929; LayerScale: Touvron et al. 2021, arXiv:2103.17239.
 /// Shapes   B batch, L tokens, D width.
 
@@ -12,7 +13,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "vitrail/nn/attention.h"
-#include "vitrail/nn/draws.h"
+#include "vitrail/nn/context.h"
 #include "vitrail/nn/mlp.h"
 #include "vitrail/nn/module.h"
 #include "vitrail/nn/norm.h"
@@ -23,10 +24,13 @@ namespace vitrail::nn {
 struct BlockOptions {
   int64_t width = 768;
   int64_t num_heads = 12;
+  int64_t num_kv_heads = 0;  // 0 = num_heads
   int64_t mlp_hidden = 3072;
   bool qkv_bias = true;
+  bool proj_bias = true;  // of attn.proj and of the whole MLP, as in timm
   bool qk_norm = false;
   bool layer_scale = false;
+  bool conditioned = false;  // needs Context::condition_BD
   NormOptions norm;
   MlpKind mlp = MlpKind::gelu;
   double drop_path = 0.0;
@@ -52,12 +56,13 @@ class Block : public Module {
   static constexpr int kDrawsPerBlock = 4;
 
   explicit Block(const BlockOptions& options);
-  /// x_BLD -> [B, L, D]
-  at::Tensor forward(const at::Tensor& x_BLD, const Draws& draws) const;
+  /// x_BLD -> [B, L, D]. throws Error when a conditioned block gets no condition.
+  at::Tensor forward(const at::Tensor& x_BLD, const Context& context) const;
   Attention& attention() { return *attn_; }
   const BlockOptions& options() const { return options_; }
 
  private:
+  at::Tensor attention_input(const at::Tensor& x_BLD, const Context& context) const;
   /// What is added to the residual stream; `branch` is 0 for attention, 1 for the MLP.
   at::Tensor finish_branch(at::Tensor y_BLD, const LayerScale* scale, const Draws& draws,
                            int branch) const;
@@ -67,6 +72,7 @@ class Block : public Module {
   std::shared_ptr<Attention> attn_;
   std::shared_ptr<LayerScale> ls1_, ls2_;  // null without layer_scale
   std::shared_ptr<Mlp> mlp_;
+  std::shared_ptr<Linear> cond_;  // null unless conditioned
 };
 
 /// Drop-path rate of block i: rate * i / (depth - 1).

@@ -10,11 +10,12 @@ namespace vitrail::nn {
 
 Mlp::Mlp(const MlpOptions& options) : options_(options) {
   const bool gated = options.kind == MlpKind::swiglu;
-  if (gated)
-    gate_ = register_module("fc1_g", std::make_shared<Linear>(options.width, options.hidden));
-  fc1_ = register_module(gated ? "fc1_x" : "fc1",
-                         std::make_shared<Linear>(options.width, options.hidden));
-  fc2_ = register_module("fc2", std::make_shared<Linear>(options.hidden, options.width));
+  const auto linear = [&](const char* name, int64_t in, int64_t out) {
+    return register_module(name, std::make_shared<Linear>(in, out, options.bias));
+  };
+  if (gated) gate_ = linear("fc1_g", options.width, options.hidden);
+  fc1_ = linear(gated ? "fc1_x" : "fc1", options.width, options.hidden);
+  fc2_ = linear("fc2", options.hidden, options.width);
 }
 
 at::Tensor Mlp::drop(const at::Tensor& x, const Draws& draws, int place) const {

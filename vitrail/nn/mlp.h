@@ -21,6 +21,7 @@ struct MlpOptions {
   MlpKind kind = MlpKind::gelu;
   int64_t width = 768;
   int64_t hidden = 3072;
+  bool bias = true;  // of all layers
   double drop = 0.0;
   uint16_t draw_layer = 0;  // uses draw_layer (hidden) and draw_layer + 1 (output)
 };

@@ -16,6 +16,18 @@ struct NamedTensor {
   at::Tensor tensor;
 };
 
+/// While one lives, parameters that this thread registers have shapes but no memory (the meta device).
+class ShapesOnly {
+ public:
+  ShapesOnly();
+  ~ShapesOnly();
+  ShapesOnly(const ShapesOnly&) = delete;
+  ShapesOnly& operator=(const ShapesOnly&) = delete;
+
+ private:
+  bool before_;
+};
+
 class Module {
  public:
   Module() = default;
@@ -23,12 +35,14 @@ class Module {
   Module(const Module&) = delete;
   Module& operator=(const Module&) = delete;
 
-  /// All parameters below this node, depth first in registration order, names joined by dots.
+  /// All parameters below this node, depth first in registration order, names joined by dots; a child with an
+  /// empty name adds its own as if they were this node's.
   std::vector<NamedTensor> named_parameters(const std::string& prefix = "") const;
   int64_t parameter_count() const;
 
  protected:
-  /// Allocates an fp32 leaf [shape] on the CPU, uninitialised, that requires grad. Tensors share storage with the
+  /// Allocates an fp32 leaf [shape] on the CPU, uninitialised, that requires grad (on the meta device under
+  /// ShapesOnly). Tensors share storage with the
   /// module, so the returned handle stays the parameter.
   at::Tensor register_parameter(std::string name, at::IntArrayRef shape);
   template <class Child>

@@ -1,5 +1,5 @@
 #pragma once
-/// LayerNorm or RMSNorm over the last axis, statistics in fp32.
+/// LayerNorm or RMSNorm over the last axis, statistics in fp32 (fp64 for fp64).
 
 #include <cstdint>
 

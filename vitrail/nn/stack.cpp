@@ -1,6 +1,8 @@
 #include "vitrail/nn/stack.h"
 
 #include <algorithm>
+#include <optional>
+#include <utility>
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
@@ -23,20 +25,20 @@ class AutogradEngine : public BlockEngine {
     return recompute_ ? "autograd, blocks recomputed" : "autograd";
   }
 
-  at::Tensor forward(Block& block, const at::Tensor& x_BLD, const Draws& draws, int,
+  at::Tensor forward(Block& block, const at::Tensor& x_BLD, const Context& context, int,
                      Saved& keep) override {
     keep.input = x_BLD.detach().set_requires_grad(true);
     if (recompute_) {
       const at::NoGradGuard no_grad;
-      return block.forward(keep.input, draws);
+      return block.forward(keep.input, context);
     }
-    build_graph(block, draws, keep);
+    build_graph(block, context, keep);
     return keep.output.detach();
   }
 
-  at::Tensor backward(Block& block, const at::Tensor& dy_BLD, const Draws& draws, int,
+  at::Tensor backward(Block& block, const at::Tensor& dy_BLD, const Context& context, int,
                       Saved& kept) override {
-    if (recompute_) build_graph(block, draws, kept);
+    if (recompute_) build_graph(block, context, kept);
     variable_list ends, gradients;
     if (dy_BLD.defined()) ends.push_back(kept.output), gradients.push_back(dy_BLD);
     if (kept.input_gradient.defined())
@@ -47,10 +49,10 @@ class AutogradEngine : public BlockEngine {
   }
 
  private:
-  static void build_graph(Block& block, const Draws& draws, Saved& keep) {
+  static void build_graph(Block& block, const Context& context, Saved& keep) {
     const at::AutoGradMode grad_mode(true);
     keep.entry = keep.input.view_as(keep.input);
-    keep.output = block.forward(keep.entry, draws);
+    keep.output = block.forward(keep.entry, context);
   }
 
   bool recompute_;
@@ -59,7 +61,7 @@ class AutogradEngine : public BlockEngine {
 /// What one pass through a stack leaves for backward; lives as long as the autograd node.
 struct Pass : torch::CustomClassHolder {
   Stack* stack = nullptr;
-  Draws draws;
+  Context context;  // its condition is a detached leaf, at which the blocks' local graphs begin
   std::vector<int> taps;
   std::vector<Saved> saved;
   bool consumed = false;
@@ -73,28 +75,36 @@ std::unique_ptr<BlockEngine> autograd_engine(bool recompute) {
 
 /// The trunk as one node of the outer graph. Outputs: the last block's output, then the taps.
 struct StackFunction : torch::autograd::Function<StackFunction> {
-  static variable_list forward(AutogradContext* context, const at::Tensor& x_BLD, Stack* stack,
-                               const Draws& draws, const std::vector<int>& taps) {
+  /// The condition is an argument of its own because gradients flow to arguments only; `context` comes without it.
+  static variable_list forward(AutogradContext* node, const at::Tensor& x_BLD,
+                               const std::optional<at::Tensor>& condition_BD, Stack* stack,
+                               const Context& context, const std::vector<int>& taps) {
     auto pass = c10::make_intrusive<Pass>();
     pass->stack = stack;
-    pass->draws = draws;
+    pass->context = context;
+    if (condition_BD)
+      pass->context.condition_BD =
+          condition_BD->detach().set_requires_grad(condition_BD->requires_grad());
     pass->taps = taps;
     pass->saved.resize(stack->depth());
     std::vector<at::Tensor> outputs;
     variable_list results{
-        stack->run_forward(x_BLD, draws, &pass->saved, taps.empty() ? nullptr : &outputs)};
+        stack->run_forward(x_BLD, pass->context, &pass->saved, taps.empty() ? nullptr : &outputs)};
     for (const int tap : taps) results.push_back(outputs[tap].detach());
-    context->saved_data["pass"] = at::IValue::make_capsule(pass);
-    context->set_materialize_grads(false);
+    node->saved_data["pass"] = at::IValue::make_capsule(pass);
+    node->set_materialize_grads(false);
     return results;
   }
 
-  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+  static variable_list backward(AutogradContext* node, const variable_list& gradients) {
     const c10::intrusive_ptr<Pass> pass =
-        c10::static_intrusive_pointer_cast<Pass>(context->saved_data["pass"].toCapsule());
+        c10::static_intrusive_pointer_cast<Pass>(node->saved_data["pass"].toCapsule());
     VT_CHECK(!pass->consumed, "[stack] backward must run once per forward but was called again");
     pass->consumed = true;
-    return {pass->stack->run_backward(gradients, pass->draws, pass->taps, pass->saved), {}, {}, {}};
+    const at::Tensor dx_BLD =
+        pass->stack->run_backward(gradients, pass->context, pass->taps, pass->saved);
+    const at::Tensor condition_BD = std::exchange(pass->context.condition_BD, {});
+    return {dx_BLD, condition_BD.defined() ? condition_BD.grad() : at::Tensor(), {}, {}, {}};
   }
 };
 
@@ -109,19 +119,19 @@ void Stack::notify(void (StackObserver::*event)(int), int i) {
 
 void Stack::remove_observer(StackObserver* observer) { std::erase(observers_, observer); }
 
-at::Tensor Stack::run_forward(at::Tensor x_BLD, const Draws& draws, std::vector<Saved>* saved,
+at::Tensor Stack::run_forward(at::Tensor x_BLD, const Context& context, std::vector<Saved>* saved,
                               std::vector<at::Tensor>* outputs) {
   for (int i = 0; i < depth(); ++i) {
     notify(&StackObserver::before_forward, i);
-    x_BLD = saved ? engine_->forward(*blocks_[i], x_BLD, draws, i, (*saved)[i])
-                  : blocks_[i]->forward(x_BLD, draws);
+    x_BLD = saved ? engine_->forward(*blocks_[i], x_BLD, context, i, (*saved)[i])
+                  : blocks_[i]->forward(x_BLD, context);
     if (outputs) outputs->push_back(x_BLD);
     notify(&StackObserver::after_forward, i);
   }
   return x_BLD;
 }
 
-at::Tensor Stack::run_backward(const std::vector<at::Tensor>& gradients, const Draws& draws,
+at::Tensor Stack::run_backward(const std::vector<at::Tensor>& gradients, const Context& context,
                                const std::vector<int>& taps, std::vector<Saved>& saved) {
   std::vector<at::Tensor> tap_gradients(depth());  // of the output of block i
   for (size_t t = 0; t < taps.size(); ++t) tap_gradients[taps[t]] = gradients[1 + t];
@@ -129,22 +139,22 @@ at::Tensor Stack::run_backward(const std::vector<at::Tensor>& gradients, const D
   for (int i = depth() - 1; i >= 0; --i) {
     notify(&StackObserver::before_backward, i);
     if (i > 0) saved[i].input_gradient = tap_gradients[i - 1];
-    dy_BLD = engine_->backward(*blocks_[i], dy_BLD, draws, i, saved[i]);
+    dy_BLD = engine_->backward(*blocks_[i], dy_BLD, context, i, saved[i]);
     saved[i] = {};
     notify(&StackObserver::after_backward, i);
   }
   return dy_BLD;
 }
 
-at::Tensor Stack::forward(const at::Tensor& x_BLD, const Draws& draws, const std::vector<int>& taps,
-                          std::vector<at::Tensor>* tap_outputs) {
+at::Tensor Stack::forward(const at::Tensor& x_BLD, const Context& context,
+                          const std::vector<int>& taps, std::vector<at::Tensor>* tap_outputs) {
   for (const int tap : taps)
     VT_CHECK(tap >= 0 && tap < depth(), "[stack] a tap must be a block in [0, {}) but got {}",
              depth(), tap);
   if (depth() == 0) return x_BLD;
   if (!at::GradMode::is_enabled()) {
     std::vector<at::Tensor> outputs;
-    at::Tensor y_BLD = run_forward(x_BLD, draws, nullptr, taps.empty() ? nullptr : &outputs);
+    at::Tensor y_BLD = run_forward(x_BLD, context, nullptr, taps.empty() ? nullptr : &outputs);
     if (tap_outputs)
       for (const int tap : taps) tap_outputs->push_back(outputs[tap]);
     return y_BLD;
@@ -158,7 +168,10 @@ at::Tensor Stack::forward(const at::Tensor& x_BLD, const Draws& draws, const std
   // The node exists only if an input requires grad; parameters inside are not inputs of it.
   const at::Tensor entry_BLD =
       x_BLD.requires_grad() ? x_BLD : x_BLD.detach().set_requires_grad(true);
-  const variable_list results = StackFunction::apply(entry_BLD, this, draws, inner);
+  Context inside = context;
+  std::optional<at::Tensor> condition_BD;
+  if (context.condition_BD.defined()) condition_BD = std::exchange(inside.condition_BD, {});
+  const variable_list results = StackFunction::apply(entry_BLD, condition_BD, this, inside, inner);
   if (tap_outputs)
     for (const int tap : taps)
       tap_outputs->push_back(tap == depth() - 1

@@ -13,7 +13,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "vitrail/nn/block.h"
-#include "vitrail/nn/draws.h"
+#include "vitrail/nn/context.h"
 #include "vitrail/nn/module.h"
 
 namespace vitrail::nn {
@@ -30,15 +30,16 @@ struct Saved {
   at::Tensor input_gradient;
 };
 
-/// Runs one block. `autograd` (the reference: any device, every option) is the only engine so far.
+/// Runs one block. context.condition_BD is a leaf of the pass: when it requires grad, backward accumulates into its
+/// .grad. `autograd` (the reference: any device, every option) is the only engine so far.
 class BlockEngine {
  public:
   virtual ~BlockEngine() = default;
   virtual std::string name() const = 0;
-  virtual at::Tensor forward(Block& block, const at::Tensor& x_BLD, const Draws& draws, int i,
+  virtual at::Tensor forward(Block& block, const at::Tensor& x_BLD, const Context& context, int i,
                              Saved& keep) = 0;
   /// Accumulates into the parameters' .grad; returns the gradient of x_BLD, kept.input_gradient included.
-  virtual at::Tensor backward(Block& block, const at::Tensor& dy_BLD, const Draws& draws, int i,
+  virtual at::Tensor backward(Block& block, const at::Tensor& dy_BLD, const Context& context, int i,
                               Saved& kept) = 0;
 };
 /// The reference engine. recompute: keep only the input and run the block again in backward.
@@ -58,9 +59,10 @@ class Stack : public Module {
   /// Registers the blocks as children "0", "1", ...; the owner registers the stack as "blocks".
   explicit Stack(std::vector<std::shared_ptr<Block>> blocks);
 
-  /// x_BLD -> [B, L, D]. `taps` asks for outputs of single blocks, written to tap_outputs in the same order; gradients
+  /// x_BLD -> [B, L, D], differentiable in x_BLD and context.condition_BD. `taps` asks for outputs of single blocks, written to tap_outputs in the same order; gradients
   /// flow into taps too. Without grad mode the blocks run plainly and keep nothing.
-  at::Tensor forward(const at::Tensor& x_BLD, const Draws& draws, const std::vector<int>& taps = {},
+  at::Tensor forward(const at::Tensor& x_BLD, const Context& context,
+                     const std::vector<int>& taps = {},
                      std::vector<at::Tensor>* tap_outputs = nullptr);
 
   int depth() const { return static_cast<int>(blocks_.size()); }
@@ -73,10 +75,10 @@ class Stack : public Module {
 
  private:
   friend struct StackFunction;
-  at::Tensor run_forward(at::Tensor x_BLD, const Draws& draws, std::vector<Saved>* saved,
+  at::Tensor run_forward(at::Tensor x_BLD, const Context& context, std::vector<Saved>* saved,
                          std::vector<at::Tensor>* outputs);
   /// gradients: of the output, then of each tap; undefined = none. Returns the gradient of the input.
-  at::Tensor run_backward(const std::vector<at::Tensor>& gradients, const Draws& draws,
+  at::Tensor run_backward(const std::vector<at::Tensor>& gradients, const Context& context,
                           const std::vector<int>& taps, std::vector<Saved>& saved);
   void notify(void (StackObserver::*event)(int), int i);
 

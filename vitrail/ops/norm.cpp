@@ -12,7 +12,7 @@ at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::T
 }
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
-  const at::Tensor wide = x.to(at::kFloat);
+  const at::Tensor wide = x.to(statistics_type(x.scalar_type()));
   const at::Tensor inverse = wide.square().mean(-1, /*keepdim=*/true).add(eps).rsqrt();
   return (wide * inverse).to(x.scalar_type()) * weight;
 }

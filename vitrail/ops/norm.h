@@ -1,9 +1,14 @@
 #pragma once
-/// Normalisation over the last axis, statistics in fp32 whatever the type of x.
+/// Normalisation over the last axis, statistics in fp32 whatever the type of x (fp64 for fp64).
 
 #include <ATen/core/Tensor.h>
 
 namespace vitrail::ops {
+
+/// The type in which sums over values of type `type` are kept: fp64 for fp64, else fp32.
+inline at::ScalarType statistics_type(at::ScalarType type) {
+  return type == at::kDouble ? at::kDouble : at::kFloat;
+}
 
 /// (x - mean) / sqrt(var + eps) * weight + bias, biased variance.
 /// Paper    Ba et al. 2016, arXiv:1607.06450.
