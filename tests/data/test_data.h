@@ -92,6 +92,33 @@ inline void write_image(const std::string& path, std::vector<int64_t> sides, int
   write_bytes(path, is_png ? io::encode_png(image) : io::encode_jpeg(image));
 }
 
+/// A grey PNG of these values.
+inline void write_grey(const std::string& path, std::vector<int64_t> sides,
+                       const std::vector<uint8_t>& values) {
+  io::Image image;
+  image.height = static_cast<int>(sides[0]);
+  image.width = static_cast<int>(sides[1]);
+  image.channels = 1;
+  image.pixels = values;
+  write_bytes(path, io::encode_png(image));
+}
+
+/// A model that learns a class per pixel.
+inline config::Model segmenter(std::vector<int64_t> sides, int64_t channels, int64_t classes) {
+  config::Model model = model_of(std::move(sides), channels, classes);
+  model.kind.value = "unetr";
+  return model;
+}
+
+inline config::Source source_of(const std::string& reader, const std::string& root,
+                                const std::string& labels = "") {
+  config::Source source;
+  source.reader.value = reader;
+  source.root = root;
+  source.labels = labels;
+  return source;
+}
+
 inline void write_gzip(const std::string& path, const std::string& text) {
   gzFile file = gzopen(path.c_str(), "wb");
   gzwrite(file, text.data(), static_cast<unsigned>(text.size()));

@@ -110,7 +110,7 @@ TEST(Resize, EqualsAtenAntialiasedBilinear) {
     for (const auto& out : to)
       for (const int64_t channels : {1, 3}) {
         const Pixels pixels = noise(in, channels);
-        const FloatPixels mine = resize(pixels, out);
+        const Pixels mine = resize(pixels, out);
         const at::Tensor expected =
             at::_upsample_bilinear2d_aa(to_tensor(pixels).unsqueeze(0), out, false)
                 .squeeze(0)
@@ -120,7 +120,7 @@ TEST(Resize, EqualsAtenAntialiasedBilinear) {
           for (int64_t i = 0; i < count(out); ++i)
             worst = std::max<double>(
                 worst,
-                std::abs(mine.values[static_cast<size_t>(i * channels + c)] / 255.0f - *value++));
+                std::abs(mine.floats[static_cast<size_t>(i * channels + c)] / 255.0f - *value++));
       }
   std::cout << "worst difference " << worst << " (allowed 1e-6)\n";
   EXPECT_LE(worst, 1e-6);
@@ -134,11 +134,11 @@ TEST(Resize, OfAVolumeIsTheRuleAlongEveryAxis) {
   volume.sides = {4, 9, 6};
   for (int copy = 0; copy < 3; ++copy)
     volume.values.insert(volume.values.end(), slice.values.begin(), slice.values.end());
-  const FloatPixels small = resize(volume, {3, 5, 4});
-  const FloatPixels expected = resize(slice, {5, 4});
-  ASSERT_EQ(small.values.size(), 3 * expected.values.size());
-  for (size_t i = 0; i < small.values.size(); ++i)
-    EXPECT_NEAR(small.values[i], expected.values[i % expected.values.size()], 1e-4);
+  const Pixels small = resize(volume, {3, 5, 4});
+  const Pixels expected = resize(slice, {5, 4});
+  ASSERT_EQ(small.floats.size(), 3 * expected.floats.size());
+  for (size_t i = 0; i < small.floats.size(); ++i)
+    EXPECT_NEAR(small.floats[i], expected.floats[i % expected.floats.size()], 1e-4);
 }
 
 TEST(Augment, FlipsHalfOfTheSamples) {

@@ -13,20 +13,39 @@ namespace vitrail::data {
 struct Sample {
   at::Tensor image;    // float [C, H, W] or [C, D, H, W]
   int64_t label = -1;  // class; -1 = none
+  at::Tensor mask;     // int64 [H, W] or [D, H, W], class of each pixel; undefined = none
   int64_t index = -1;  // global sample index: its place in the sorted list over all sources
   int64_t source = 0;  // which source
 };
 
 struct Batch {
   at::Tensor image;  // float [B, C, H, W] or [B, C, D, H, W]
-  at::Tensor label;  // int64 [B]; undefined = no labels; -1 = padding of the last evaluation batch
-  at::Tensor mask_noise;  // float [B, L]; undefined = drawn from the run's seed (mae)
+  at::Tensor label;  // int64 [B], or [B, H, W] / [B, D, H, W] for masks; undefined = no labels;
+                     // -1 = counts nowhere (padding of the last evaluation batch)
+  at::Tensor mask_noise;   // float [B, L]; undefined = drawn from the run's seed (mae)
+  at::Tensor timestep;     // int64 [B]; undefined = drawn (diffusion)
+  at::Tensor noise;        // float like image; undefined = drawn (diffusion)
+  at::Tensor leaf_tokens;  // float [B, C, L, P^k]: pixels of adaptive patches, instead of image
+  at::Tensor leaf_boxes;   // float [B, L, 2k]: low and high corner in pixels, axis by axis (lows
+                           // first); a box of no extent is padding
+  /// Names of the image's channels, out of model.variables; empty = all of them in order.
+  std::vector<std::string> variables;
   at::Tensor sample_ids;  // int64 [B] on image's device: global sample index, the place of every
                           // random draw
   int64_t epoch = 0;
   int64_t slot = 0;  // of the first sample in the epoch's global sequence
 
-  int64_t size() const { return image.defined() ? image.size(0) : 0; }
+  int64_t size() const {
+    return image.defined() ? image.size(0) : leaf_tokens.defined() ? leaf_tokens.size(0) : 0;
+  }
+  /// Every tensor that holds one row per sample and is defined.
+  std::vector<at::Tensor*> rows() {
+    std::vector<at::Tensor*> defined;
+    for (at::Tensor* tensor :
+         {&image, &label, &mask_noise, &timestep, &noise, &leaf_tokens, &leaf_boxes, &sample_ids})
+      if (tensor->defined()) defined.push_back(tensor);
+    return defined;
+  }
 };
 
 }  // namespace vitrail::data

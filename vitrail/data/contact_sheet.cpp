@@ -1,10 +1,15 @@
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "vitrail/core/atomic_file.h"
 #include "vitrail/core/error.h"
+#include "vitrail/data/decoded.h"
+#include "vitrail/data/gather.h"
 #include "vitrail/data/inspect.h"
 #include "vitrail/data/resize.h"
+#include "vitrail/data/source_list.h"
+#include "vitrail/data/windows.h"
 #include "vitrail/io/image.h"
 
 namespace vitrail::data {
@@ -13,31 +18,112 @@ namespace {
 constexpr int64_t kCell = 64, kGap = 2, kColumns = 16, kPerSource = 64;
 constexpr int64_t kPitch = kCell + kGap;
 
-/// [D, H, W] -> its middle [H, W].
-Pixels middle_slice(Pixels pixels) {
-  if (pixels.sides.size() < 3) return pixels;
-  const int64_t slice = pixels.sides[1] * pixels.sides[2] * pixels.channels;
-  const auto first = pixels.values.begin() + pixels.sides[0] / 2 * slice;
-  pixels.values = std::vector<uint8_t>(first, first + slice);
-  pixels.sides.erase(pixels.sides.begin());
-  return pixels;
+using Cell = std::vector<uint8_t>;  // RGB, [kCell, kCell, 3]
+
+/// Of a volume's window the middle slice.
+Window middle_slice(Window window) {
+  if (window.sample_sides().size() < 3) return window;
+  window.origin[0] += window.extent[0] / 2;
+  window.sides[0] = window.extent[0] = 1;
+  window.slice_axis = 0;
+  return window;
 }
 
-/// One sample as an RGB cell in 0 .. 255.
-std::vector<uint8_t> draw_cell(const Reader& reader, int64_t sample) {
-  std::vector<uint8_t> cell(static_cast<size_t>(kCell * kCell * 3), 0);
-  try {
-    const Pixels slice = middle_slice(reader.decode(sample));
-    const FloatPixels scaled =
-        resize(to_channels(slice, 3, reader.describe(sample).path), {kCell, kCell});
-    for (size_t i = 0; i < cell.size(); ++i)
-      cell[i] = static_cast<uint8_t>(std::lround(scaled.values[i] / scaled.full_scale * 255.0f));
-  } catch (const core::DataError&) {  // stays black; inspect() lists it
+/// Grey and RGB as they are; of any other number of channels the first.
+Pixels shown_channels(Pixels pixels, const std::string& path) {
+  if (pixels.channels == 1 || pixels.channels == 3) return to_channels(std::move(pixels), 3, path);
+  const auto first_of = [&](auto& values) {
+    for (size_t i = 0; i * static_cast<size_t>(pixels.channels) < values.size(); ++i)
+      values[i] = values[i * static_cast<size_t>(pixels.channels)];
+    values.resize(values.size() / static_cast<size_t>(pixels.channels));
+  };
+  first_of(pixels.values);
+  first_of(pixels.floats);
+  pixels.channels = 1;
+  return to_channels(std::move(pixels), 3, path);
+}
+
+/// Floats without a range of their own are shown from their least to their largest value.
+config::Source shown_range(config::Source source, const Pixels& pixels) {
+  if (pixels.is_float() && source.normalize != "percentile") source.normalize.value = "minmax";
+  return source;
+}
+
+/// Neighbouring classes get hues a golden angle apart.
+std::array<float, 3> colour_of(int32_t label) {
+  std::array<float, 3> rgb{};
+  for (size_t c = 0; c < 3; ++c)
+    rgb[c] = 127.5f + 127.5f * std::cos(2.39996f * static_cast<float>(label - 1) -
+                                        2.0944f * static_cast<float>(c));
+  return rgb;
+}
+
+/// Class 0 stays as it is, any other is tinted, what counts nowhere is darkened.
+Cell overlay(const Cell& image, const Mask& mask) {
+  Cell result = image;
+  for (size_t i = 0; i < result.size(); ++i) {
+    const int32_t label = mask.classes[i / 3];
+    if (label == 0) continue;
+    const float tint = label < 0 ? 0.0f : colour_of(label)[i % 3];
+    result[i] = static_cast<uint8_t>((static_cast<float>(result[i]) + tint) / 2);
   }
-  return cell;
+  return result;
 }
 
-void paste(const std::vector<uint8_t>& cell, int64_t row, int64_t column, Pixels& sheet) {
+/// The samples of one source as cells: the image and, with masks, its overlay.
+class Cells {
+ public:
+  Cells(const config::Source& source, const config::Model& model)
+      : source_(source),
+        reader_(open_reader(source, model)),
+        windows_(source, model, *reader_, /*training=*/true),
+        cache_(SourceList::kCacheBytes) {}
+
+  int64_t per_sample() const { return reader_->has_masks() ? 2 : 1; }
+  int64_t samples() const { return std::min(windows_.size(), kPerSource / per_sample()); }
+  int64_t rows() const { return (samples() * per_sample() + kColumns - 1) / kColumns; }
+
+  /// per_sample() cells of sample k of samples(), black when it is broken.
+  std::vector<Cell> draw(int64_t k) {
+    const Cell black(static_cast<size_t>(kCell * kCell * 3), 0);
+    try {
+      return draw_good(k * windows_.size() / samples());
+    } catch (const core::DataError&) {  // inspect() lists it
+      return std::vector<Cell>(static_cast<size_t>(per_sample()), black);
+    }
+  }
+
+ private:
+  std::vector<Cell> draw_good(int64_t i) {
+    const int64_t item = windows_.item_of(i);
+    const std::string path = reader_->describe(item).path;
+    const auto file = cache_.get({0, item}, [&] { return decode(item, path); });
+    const Window window = middle_slice(windows_.at(i, {0, 0, i}, file->image.sides, path));
+    const Pixels scaled = resize(cut(file->image, window, file->range.low), {kCell, kCell});
+    Cell cell;
+    for (size_t v = 0; v < scaled.floats.size(); ++v) {
+      const float value = std::clamp(file->range.apply(scaled.floats[v], v % 3), 0.0f, 1.0f);
+      cell.push_back(static_cast<uint8_t>(std::lround(value * 255.0f)));
+    }
+    if (file->mask.empty()) return {cell};
+    return {cell, overlay(cell, resize(cut(file->mask, window), {kCell, kCell}))};
+  }
+
+  Decoded decode(int64_t item, const std::string& path) const {
+    Decoded file{shown_channels(reader_->decode(item), path),
+                 reader_->has_masks() ? reader_->decode_mask(item) : Mask{},
+                 {}};
+    file.range = RangeRule(shown_range(source_, file.image)).of(file.image);
+    return file;
+  }
+
+  config::Source source_;
+  std::unique_ptr<Reader> reader_;
+  Windows windows_;
+  DecodedCache cache_;
+};
+
+void paste(const Cell& cell, int64_t row, int64_t column, Pixels& sheet) {
   for (int64_t y = 0; y < kCell; ++y) {
     const int64_t to = ((row * kPitch + y) * sheet.sides[1] + column * kPitch) * 3;
     std::copy_n(cell.begin() + y * kCell * 3, kCell * 3, sheet.values.begin() + to);
@@ -47,23 +133,25 @@ void paste(const std::vector<uint8_t>& cell, int64_t row, int64_t column, Pixels
 }  // namespace
 
 Pixels contact_sheet(const std::vector<config::Source>& sources, const config::Model& model) {
-  std::vector<std::unique_ptr<Reader>> readers;
+  std::vector<std::unique_ptr<Cells>> all;
   int64_t rows = 0;
   for (const config::Source& source : sources) {
-    readers.push_back(open_reader(source, model));
-    rows += (std::min(readers.back()->size(), kPerSource) + kColumns - 1) / kColumns;
+    all.push_back(std::make_unique<Cells>(source, model));
+    rows += all.back()->rows();
   }
   Pixels sheet;
   sheet.sides = {rows * kPitch, kColumns * kPitch};
   sheet.channels = 3;
   sheet.values.assign(static_cast<size_t>(count(sheet.sides) * 3), 255);
   int64_t first_row = 0;
-  for (const std::unique_ptr<Reader>& reader : readers) {
-    const int64_t n = std::min(reader->size(), kPerSource);
-    for (int64_t i = 0; i < n; ++i)
-      paste(draw_cell(*reader, i * reader->size() / n), first_row + i / kColumns, i % kColumns,
-            sheet);
-    first_row += (n + kColumns - 1) / kColumns;
+  for (const std::unique_ptr<Cells>& cells : all) {
+    int64_t place = 0;
+    for (int64_t k = 0; k < cells->samples(); ++k)
+      for (const Cell& cell : cells->draw(k)) {
+        paste(cell, first_row + place / kColumns, place % kColumns, sheet);
+        ++place;
+      }
+    first_row += cells->rows();
   }
   return sheet;
 }

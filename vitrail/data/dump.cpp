@@ -26,6 +26,20 @@ at::Tensor sources_of(const Loader& loader, const at::Tensor& index) {
   return source;
 }
 
+/// One row of `origin`, aligned at the last axis.
+at::Tensor origins_of(const Loader& loader, const Batch& batch, int64_t n) {
+  const int64_t axes = loader.file_axes();
+  at::Tensor origins = at::zeros({n, axes}, at::kLong);
+  const int64_t* ids = batch.sample_ids.const_data_ptr<int64_t>();
+  for (int64_t i = 0; i < n; ++i) {
+    if (ids[i] < 0) continue;
+    const std::vector<int64_t> origin = loader.window(batch.epoch, ids[i]).origin;
+    int64_t* row_end = origins.mutable_data_ptr<int64_t>() + (i + 1) * axes;
+    std::copy(origin.begin(), origin.end(), row_end - static_cast<int64_t>(origin.size()));
+  }
+  return origins;
+}
+
 }  // namespace
 
 Dump dump(const std::vector<config::Source>& sources, const config::Model& model,
@@ -34,7 +48,7 @@ Dump dump(const std::vector<config::Source>& sources, const config::Model& model
   VT_REQUIRE(ConfigError, epoch >= 0, "[data] --epoch must be at least 0 but is {}", epoch);
   Loader loader(sources, model, options, {epoch, 0});
   const int64_t share = options.global_batch / options.data_ranks;
-  std::vector<at::Tensor> images, labels, indices;
+  std::vector<at::Tensor> images, labels, indices, origins;
   for (int64_t first = 0; first < count; first += options.global_batch) {
     const int64_t mine = count - first - options.data_rank * share;
     if (mine <= 0) break;  // only the last global batch can be cut before this rank's part
@@ -43,16 +57,18 @@ Dump dump(const std::vector<config::Source>& sources, const config::Model& model
     images.push_back(batch.image.narrow(0, 0, n));
     labels.push_back(batch.label.narrow(0, 0, n));
     indices.push_back(batch.sample_ids.narrow(0, 0, n));
+    origins.push_back(origins_of(loader, batch, n));
   }
-  std::vector<int64_t> shape{0, model.in_channels};
+  std::vector<int64_t> shape{0, channels_of(sources.front(), model)}, label_shape{0};
   shape.insert(shape.end(), model.image_size.begin(), model.image_size.end());
+  if (segments(model))
+    label_shape.insert(label_shape.end(), model.image_size.begin(), model.image_size.end());
   Dump result;
   result.image = joined(images, shape, at::kFloat);
-  result.label = joined(labels, {0}, at::kLong);
+  result.label = joined(labels, label_shape, at::kLong);
   result.index = joined(indices, {0}, at::kLong);
   result.source = sources_of(loader, result.index);
-  result.origin =
-      at::zeros({result.index.size(0), static_cast<int64_t>(model.image_size.size())}, at::kLong);
+  result.origin = joined(origins, {0, loader.file_axes()}, at::kLong);
   return result;
 }
 

@@ -10,8 +10,10 @@
 
 namespace vitrail::data {
 
-/// Shapes   n samples of one rank, k axes: image float [n, C, sides...]; label, index, source int64
-///          [n]; origin int64 [n, k], the start of the tile in the file (zero: no tiles).
+/// Shapes   n samples of one rank, k axes of a file (3 for slices of volumes): image float [n, C,
+///          sides...]; label int64 [n], masks [n, sides...]; index, source int64 [n]; origin int64 [n,
+///          k], where the sample starts in its file (zero: whole files). Files of fewer axes leave the
+///          first entries zero.
 struct Dump {
   at::Tensor image, label, index, source, origin;
 };

@@ -14,18 +14,21 @@ namespace vitrail::data {
 
 struct SourceReport {
   std::string name, reader, root;
-  int64_t samples = 0;
+  int64_t files = 0;    // images or volumes
+  int64_t samples = 0;  // files, or the windows of them in an epoch of training
   std::vector<std::string> class_names;
-  std::map<int64_t, int64_t> labels;      // label -> samples; -1 = none
-  int64_t headers = 0;                    // files whose shape was read
-  std::map<std::string, int64_t> shapes;  // "32 x 32, 3 channels" -> files
-  int64_t decoded = 0;                    // samples behind mean and std
-  std::vector<double> mean, std;          // per model channel in [0, 1]; every pixel counts once
+  std::map<int64_t, int64_t> labels;       // label -> files; -1 = none
+  std::map<int64_t, int64_t> mask_pixels;  // class -> pixels of the decoded masks
+  int64_t headers = 0;                     // files whose shape was read
+  std::map<std::string, int64_t> shapes;   // "32 x 32, 3 channels" -> files
+  int64_t decoded = 0;                     // files behind mean and std
+  std::vector<double> mean,
+      std;  // per model channel, after source.normalize; every pixel counts once
   std::vector<SampleInfo> first;
   std::vector<std::string> broken;  // messages, in the order of the samples
 };
 
-/// Reads headers of up to 1000 and pixels of up to `max_samples` samples, both spread evenly over
+/// Reads headers of up to 1000 and pixels (and masks) of up to `max_samples` files, both spread evenly over
 /// the list. Broken files are reported, not thrown. throws as open_reader.
 SourceReport inspect(const config::Source& source, const config::Model& model, int64_t workers,
                      int64_t max_samples);
@@ -34,7 +37,9 @@ SourceReport inspect(const config::Source& source, const config::Model& model, i
 std::string to_text(const SourceReport& report);
 
 /// Up to 64 samples per source, spread evenly, in a grid of 64-pixel cells with a row of sources
-/// one after another; of a volume the middle slice. Broken samples are left black. RGB.
+/// one after another; of a volume the middle slice. With masks up to 32, each followed by itself
+/// with the classes above 0 tinted. Samples are cut as training cuts them, without augmentation.
+/// Broken ones are left black. RGB.
 Pixels contact_sheet(const std::vector<config::Source>& sources, const config::Model& model);
 /// The same as a PNG file.
 void write_contact_sheet(const std::vector<config::Source>& sources, const config::Model& model,

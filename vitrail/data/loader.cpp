@@ -59,7 +59,10 @@ class Loader::Impl {
         plan_(options, list_.size()),
         sequence_(list_.size(), options.seed, options.training),
         shape_(model.image_size) {
-    shape_.insert(shape_.begin(), model.in_channels);
+    if (list_.has_masks()) label_shape_ = shape_;
+    if (model.single_channel)
+      takes_turns_ = list_.variables().empty() ? model.variables : list_.variables();
+    shape_.insert(shape_.begin(), list_.channels());
     VT_REQUIRE(
         ConfigError, options.workers >= 0 && options.prefetch >= 1,
         "[data] data.workers must be at least 0 and data.prefetch at least 1 but are {} and {}",
@@ -85,6 +88,7 @@ class Loader::Impl {
     std::unique_ptr<PendingBatch>& front = pending_.front();
     settle(*front);
     Batch batch = std::move(front->batch);
+    if (takes_turns_.size() > 1) keep_one_variable(batch, front->place);
     {
       const std::lock_guard lock(mutex_);
       pending_.pop_front();
@@ -116,6 +120,16 @@ class Loader::Impl {
     workers_.clear();
   }
 
+  /// Variables take turns, batch after batch, on every rank the same one.
+  void keep_one_variable(Batch& batch, LoaderState place) const {
+    const auto count = static_cast<int64_t>(takes_turns_.size());
+    const int64_t turn = (place.epoch * plan_.batches_per_epoch() + place.batch) % count;
+    const at::Tensor channel = batch.image.narrow(1, turn, 1);
+    batch.image = at::empty(channel.sizes(), channel.options().pinned_memory(options_.pin_memory))
+                      .copy_(channel);
+    batch.variables = {takes_turns_[static_cast<size_t>(turn)]};
+  }
+
   LoaderState wrapped(LoaderState place) const {
     return place.batch < plan_.batches_per_epoch() ? place : LoaderState{place.epoch + 1, 0};
   }
@@ -142,8 +156,11 @@ class Loader::Impl {
     const auto options = at::TensorOptions().pinned_memory(options_.pin_memory);
     Batch& batch = pending->batch;
     batch.image = at::empty(shape, options.dtype(at::kFloat));
-    batch.label = at::empty({places}, options.dtype(at::kLong));
+    shape.assign(1, places);
+    shape.insert(shape.end(), label_shape_.begin(), label_shape_.end());
+    batch.label = at::empty(shape, options.dtype(at::kLong));
     batch.sample_ids = at::empty({places}, options.dtype(at::kLong));
+    batch.variables = list_.variables();
     batch.epoch = place.epoch;
     batch.slot = plan_.first_slot(place.batch);
     pending->image = batch.image.mutable_data_ptr<float>();
@@ -205,8 +222,8 @@ class Loader::Impl {
     for (int64_t t = 0; slot >= 0 && t < tries; ++t) {
       const int64_t index = sequence_.sample_at(pending.place.epoch, (slot + t) % list_.size());
       try {
-        pending.label[p] =
-            list_.load(pending.place.epoch, index, pending.image + p * list_.values_per_sample());
+        list_.load(pending.place.epoch, index, pending.image + p * list_.values_per_sample(),
+                   pending.label + p * list_.values_per_label());
         pending.sample_id[p] = index;
         return;
       } catch (const core::DataError& error) {
@@ -223,7 +240,8 @@ class Loader::Impl {
   void pad(PendingBatch& pending, int64_t p) const {
     float* image = pending.image + p * list_.values_per_sample();
     std::fill(image, image + list_.values_per_sample(), 0.0f);
-    pending.label[p] = -1;
+    int64_t* label = pending.label + p * list_.values_per_label();
+    std::fill(label, label + list_.values_per_label(), -1);
     pending.sample_id[p] = -1;
   }
 
@@ -268,7 +286,9 @@ class Loader::Impl {
   const SourceList list_;
   const BatchPlan plan_;
   const Sequence sequence_;
-  std::vector<int64_t> shape_;  // [C, sides...]
+  std::vector<std::string> takes_turns_;  // single_channel: the variables of the list
+  std::vector<int64_t> shape_;            // [C, sides...]
+  std::vector<int64_t> label_shape_;      // [sides...] of masks; empty for classes
 
   // Of the consumer alone.
   LoaderState state_, scheduled_;
@@ -298,5 +318,9 @@ int64_t Loader::in_flight() const { return impl_->in_flight(); }
 std::vector<std::string> Loader::class_names() const { return impl_->list().class_names(); }
 const Reader& Loader::reader(int64_t source) const { return impl_->list().reader(source); }
 int64_t Loader::source_of(int64_t sample_id) const { return impl_->list().source_of(sample_id); }
+Window Loader::window(int64_t epoch, int64_t sample_id) const {
+  return impl_->list().window(epoch, sample_id);
+}
+int64_t Loader::file_axes() const { return impl_->list().file_axes(); }
 
 }  // namespace vitrail::data

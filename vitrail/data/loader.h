@@ -10,6 +10,7 @@
 #include "vitrail/config/recipe.h"
 #include "vitrail/data/batch.h"
 #include "vitrail/data/reader.h"
+#include "vitrail/data/windows.h"
 
 namespace vitrail::data {
 
@@ -53,6 +54,11 @@ struct LoaderState {
 /// Weights  training: a source of weight w counts as llround(w * size) samples of the list; over
 ///          the epochs each of its samples comes equally often. Evaluation: every sample exactly
 ///          once, whatever the weights.
+/// Labels   a class per sample, or for models that segment a mask per sample (int64 [B, sides...], -1
+///          where a pixel counts nowhere).
+/// Channels model.in_channels, or those of the sources' variables, which must be equal for all
+///          sources of a loader; Batch::variables names them. With model.single_channel a batch
+///          holds one of them, which take turns from batch to batch, in evaluation too.
 /// Eval     every rank gets the same number of batches and, of a batch of n samples, ceil(n / R)
 ///          places; places past the end are padding: zero image, label -1, sample id -1.
 /// Errors   stop: next() throws the DataError of the first broken sample in order. skip_errors:
@@ -86,6 +92,10 @@ class Loader {
   const Reader& reader(int64_t source) const;
   /// The source of a sample id of a batch.
   int64_t source_of(int64_t sample_id) const;
+  /// The file (place in its source's reader) and box that a sample of a batch comes from.
+  Window window(int64_t epoch, int64_t sample_id) const;
+  /// Entries of a window's origin; the largest over all sources.
+  int64_t file_axes() const;
 
  private:
   class Impl;

@@ -9,24 +9,39 @@ namespace vitrail::data {
 namespace {
 
 constexpr int64_t kDefaultSize = 4096;
-// Labels draw beside the pixels, in their own layer.
+// Labels and masks draw beside the pixels, in their own layers.
 constexpr core::DrawKey kPixelKey{0, core::Stream::noise, 0, 0};
 constexpr core::DrawKey kLabelKey{0, core::Stream::noise, 0, 1};
+constexpr core::DrawKey kMaskKey{0, core::Stream::noise, 0, 2};
 
 class RandomReader : public Reader {
  public:
-  RandomReader(int64_t size, const config::Model& model)
-      : Reader(model.in_channels),
+  RandomReader(int64_t size, int64_t channels, const config::Model& model)
+      : Reader(channels),
         size_(size),
         classes_(std::max<int64_t>(model.num_classes, 1)),
-        shape_{model.image_size, model.in_channels} {}
+        has_masks_(segments(model)),
+        shape_{model.image_size, channels} {}
 
   int64_t size() const override { return size_; }
 
   SampleInfo describe(int64_t i) const override {
-    const uint32_t bits = core::draw(kLabelKey, static_cast<uint64_t>(i), 0);
-    return {fmt::format("random/{}", i),
-            static_cast<int64_t>(bits % static_cast<uint64_t>(classes_))};
+    const int64_t label =
+        has_masks_ ? -1 : class_of(core::draw(kLabelKey, static_cast<uint64_t>(i), 0));
+    return {fmt::format("random/{}", i), label};
+  }
+
+  bool has_masks() const override { return has_masks_; }
+
+  Mask decode_mask(int64_t i) const override {
+    Mask mask{shape_.sides, std::vector<int32_t>(static_cast<size_t>(count(shape_.sides)))};
+    core::Philox4 bits{};
+    for (size_t p = 0; p < mask.classes.size(); ++p) {
+      if (p % 4 == 0)
+        bits = core::draw4(kMaskKey, static_cast<uint64_t>(i), static_cast<uint32_t>(p / 4));
+      mask.classes[p] = static_cast<int32_t>(class_of(bits.x[p % 4]));
+    }
+    return mask;
   }
 
   Shape shape(int64_t) const override { return shape_; }
@@ -49,7 +64,12 @@ class RandomReader : public Reader {
   }
 
  private:
+  int64_t class_of(uint32_t bits) const {
+    return static_cast<int64_t>(bits % static_cast<uint64_t>(classes_));
+  }
+
   int64_t size_, classes_;
+  bool has_masks_;
   Shape shape_;
 };
 
@@ -68,7 +88,7 @@ int64_t parse_size(const config::Source& source) {
 }  // namespace
 
 std::unique_ptr<Reader> open_random(const config::Source& source, const config::Model& model) {
-  return std::make_unique<RandomReader>(parse_size(source), model);
+  return std::make_unique<RandomReader>(parse_size(source), channels_of(source, model), model);
 }
 
 }  // namespace vitrail::data

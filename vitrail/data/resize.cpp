@@ -67,9 +67,11 @@ int64_t product(const std::vector<int64_t>& sides, size_t first, size_t last) {
 
 }  // namespace
 
-FloatPixels resize(const Pixels& pixels, const std::vector<int64_t>& sides) {
-  FloatPixels result{pixels.sides, pixels.channels, {}, pixels.full_scale};
-  bool is_first = true;
+Pixels resize(const Pixels& pixels, const std::vector<int64_t>& sides) {
+  Pixels result;
+  result.sides = pixels.sides;
+  result.channels = pixels.channels;
+  result.full_scale = pixels.full_scale;
   // The first axis comes first: its inner run is the longest, and it leaves fewer rows for the
   // last.
   for (size_t axis = 0; axis < sides.size(); ++axis) {
@@ -79,15 +81,36 @@ FloatPixels resize(const Pixels& pixels, const std::vector<int64_t>& sides) {
     const int64_t inner = product(result.sides, axis + 1, sides.size()) * pixels.channels;
     const AxisFilter filter = make_filter(n, sides[axis]);
     std::vector<float> filtered(static_cast<size_t>(outer * sides[axis] * inner));
-    if (is_first)
-      filter_axis(pixels.values.data(), filtered.data(), outer, n, inner, filter);
-    else
-      filter_axis(result.values.data(), filtered.data(), outer, n, inner, filter);
-    result.values = std::move(filtered);
+    with_values(result.is_float() ? result : pixels, [&](const auto& values) {
+      filter_axis(values.data(), filtered.data(), outer, n, inner, filter);
+    });
+    result.floats = std::move(filtered);
     result.sides[axis] = sides[axis];
-    is_first = false;
   }
-  if (is_first) result.values.assign(pixels.values.begin(), pixels.values.end());
+  if (!result.is_float())
+    with_values(pixels,
+                [&](const auto& values) { result.floats.assign(values.begin(), values.end()); });
+  return result;
+}
+
+Mask resize(const Mask& mask, const std::vector<int64_t>& sides) {
+  Mask result = mask;
+  for (size_t axis = 0; axis < sides.size(); ++axis) {
+    if (result.sides[axis] == sides[axis]) continue;
+    const int64_t from = result.sides[axis], to = sides[axis];
+    const int64_t outer = product(result.sides, 0, axis);
+    const int64_t inner = product(result.sides, axis + 1, sides.size());
+    std::vector<int32_t> picked;
+    picked.reserve(static_cast<size_t>(outer * to * inner));
+    for (int64_t o = 0; o < outer; ++o)
+      for (int64_t i = 0; i < to; ++i) {
+        const auto row =
+            result.classes.begin() + (o * from + (2 * i + 1) * from / (2 * to)) * inner;
+        picked.insert(picked.end(), row, row + inner);
+      }
+    result.classes = std::move(picked);
+    result.sides[axis] = to;
+  }
   return result;
 }
 

@@ -2,10 +2,14 @@
 // write them in Python.
 
 #include <algorithm>
+#include <optional>
 
 #include <ATen/ops/_upsample_bilinear2d_aa.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/clamp.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/flip.h>
+#include <ATen/ops/index_select.h>
 #include <ATen/ops/tensor.h>
 
 #include "vitrail/core/error.h"
@@ -35,33 +39,95 @@ at::Tensor column(const std::vector<float>& values, int64_t dim) {
 
 }  // namespace
 
-at::Tensor Transform::apply_plain(const Pixels& pixels, const AugmentPlace& place,
-                                  const std::string& path) const {
-  at::Tensor image = to_tensor(checked(pixels, path));  // [C, sides...]
-  if (sides_of(image) != resize_) {
+namespace {
+
+/// Image and mask together: the mask is one more channel, as class + 1, so that zero means -1.
+struct Pair {
+  at::Tensor image;  // [C, sides...], in units above the file's lowest value
+  at::Tensor mask;   // float [1, sides...]
+
+  template <class Change>
+  void both(const Change& change) {
+    image = change(image);
+    mask = change(mask);
+  }
+};
+
+at::Tensor nearest(at::Tensor mask, const std::vector<int64_t>& sides) {
+  for (size_t axis = 0; axis < sides.size(); ++axis) {
+    const auto dim = static_cast<int64_t>(axis) + 1;
+    const at::Tensor centre = at::arange(sides[axis], at::kDouble).add(0.5);
+    const at::Tensor from = centre.mul(mask.size(dim)).div(sides[axis]).floor().to(at::kLong);
+    mask = at::index_select(mask, dim, from);
+  }
+  return mask;
+}
+
+at::Tensor cut_plain(at::Tensor image, const Window& window) {
+  for (size_t axis = 0; axis < window.sides.size(); ++axis) {
+    const auto dim = static_cast<int64_t>(axis) + 1;
+    image = image.narrow(dim, window.origin[axis], window.extent[axis]);
+    image = window_axis(image, dim, 0, window.sides[axis]);
+  }
+  return window.slice_axis < 0 ? image : image.squeeze(window.slice_axis + 1);
+}
+
+void step_plain(const AugmentStep& step, const std::vector<int64_t>& drawn,
+                const std::vector<int64_t>& target, Pair& pair) {
+  const std::vector<int64_t> sides = sides_of(pair.image);
+  for (size_t axis = 0; axis < sides.size(); ++axis) {
+    const auto dim = static_cast<int64_t>(axis) + 1;
+    const bool is_last = axis + 1 == sides.size();
+    pair.both([&](const at::Tensor& x) {
+      if (step.kind == AugmentKind::flip) return is_last && drawn[0] == 1 ? at::flip(x, {dim}) : x;
+      if (step.kind == AugmentKind::flips) return drawn[axis] == 1 ? at::flip(x, {dim}) : x;
+      if (step.kind == AugmentKind::rot90)
+        return is_last && drawn[0] == 1 ? x.transpose(-1, -2) : x;
+      const bool is_crop = step.kind == AugmentKind::crop;
+      return window_axis(x, dim, drawn[axis], is_crop ? target[axis] : sides[axis]);
+    });
+  }
+}
+
+}  // namespace
+
+std::pair<at::Tensor, at::Tensor> Transform::apply_plain(const Decoded& file, const Window& window,
+                                                         const AugmentPlace& place) const {
+  const at::Tensor raw = to_tensor(file.image).mul(file.image.full_scale);
+  Pair pair{raw.sub(column(file.range.low, raw.dim())), {}};
+  Mask mask = file.mask;
+  if (mask.empty())
+    mask = {file.image.sides,
+            std::vector<int32_t>(static_cast<size_t>(count(file.image.sides)), -1)};
+  pair.mask = to_tensor(mask).add(1).to(at::kFloat).unsqueeze(0);
+  pair.both([&](const at::Tensor& x) { return cut_plain(x, window); });
+  if (sides_of(pair.image) != resize_) {
     VT_CHECK(resize_.size() == 2, "[data] the plain transform resizes images of 2 sides but got {}",
              resize_.size());
-    image = at::_upsample_bilinear2d_aa(image.unsqueeze(0), resize_, /*align_corners=*/false)
-                .squeeze(0);
+    pair.image = at::_upsample_bilinear2d_aa(pair.image.unsqueeze(0), resize_, false).squeeze(0);
+    pair.mask = nearest(pair.mask, resize_);
   }
-  for (size_t layer = 0; layer < steps_.size(); ++layer) {
-    const AugmentStep& step = steps_[layer];
-    const std::vector<int64_t> sides = sides_of(image);
-    const std::vector<int64_t> drawn =
-        draw_step(step, static_cast<uint16_t>(layer), place, sides, target_);
-    if (step.kind == AugmentKind::flip) {
-      if (drawn[0] == 1) image = at::flip(image, {-1});
-      continue;
-    }
-    for (size_t axis = 0; axis < sides.size(); ++axis)
-      image = window_axis(image, static_cast<int64_t>(axis) + 1, drawn[axis],
-                          step.kind == AugmentKind::crop ? target_[axis] : sides[axis]);
-  }
-  const std::vector<int64_t> sides = sides_of(image);
+  for (size_t layer = 0; layer < steps_.size(); ++layer)
+    step_plain(steps_[layer],
+               draw_step(steps_[layer], static_cast<uint16_t>(layer), place, sides_of(pair.image),
+                         target_),
+               target_, pair);
+  const std::vector<int64_t> sides = sides_of(pair.image);
   for (size_t axis = 0; axis < sides.size(); ++axis)
-    image = window_axis(image, static_cast<int64_t>(axis) + 1, (sides[axis] - target_[axis]) / 2,
-                        target_[axis]);
-  return image.sub(column(mean_, image.dim())).div(column(std_, image.dim()));
+    pair.both([&](const at::Tensor& x) {
+      return window_axis(x, static_cast<int64_t>(axis) + 1, (sides[axis] - target_[axis]) / 2,
+                         target_[axis]);
+    });
+  at::Tensor image = pair.image.div(column(file.range.span, pair.image.dim()));
+  if (file.range.clips) image = at::clamp(image, 0, 1);
+  image = image.sub(column(mean_, image.dim())).div(column(std_, image.dim()));
+  return {image, pair.mask.squeeze(0).sub(1).to(at::kLong)};
+}
+
+at::Tensor Transform::apply_plain(const Pixels& pixels, const AugmentPlace& place,
+                                  const std::string& path) const {
+  const Window window = checked_window(pixels, path);
+  return apply_plain(prepare(pixels, {}, path), window, place).first;
 }
 
 }  // namespace vitrail::data
