@@ -14,61 +14,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/models/tiny_models.h"
 #include "vitrail/core/error.h"
-#include "vitrail/ops/random.h"
 
 namespace vitrail::models {
 namespace {
-
-config::Model tiny(const char* kind) {
-  config::Model options;
-  options.kind.value = kind;
-  options.image_size = {8, 12};
-  options.patch_size = 4, options.in_channels = 2, options.num_classes = 5;
-  options.embed_dim = 16, options.depth = 2, options.num_heads = 2, options.mlp_ratio = 2;
-  options.decoder_embed_dim = 8, options.decoder_depth = 2, options.decoder_num_heads = 2,
-  options.mask_ratio = 0.5;
-  if (options.kind == "mae") options.pos_embed.value = "sincos";
-  return options;
-}
-
-at::Tensor random(at::IntArrayRef shape, uint16_t layer = 0) {
-  int64_t count = 1;
-  for (const int64_t side : shape) count *= side;
-  return (ops::uniform({9, core::Stream::test, 0, layer}, at::zeros({1}, at::kLong), count)
-              .view(shape) -
-          0.5) *
-         2.0;
-}
-
-data::Batch batch_for(const config::Model& options, int64_t size, int64_t first_id = 0) {
-  data::Batch batch;
-  std::vector<int64_t> shape{1, options.in_channels};
-  shape.insert(shape.end(), options.image_size.begin(), options.image_size.end());
-  std::vector<at::Tensor> images;
-  shape[0] = first_id + size;
-  batch.image = random(shape).slice(0, first_id);
-  batch.label = at::arange(first_id, first_id + size, at::kLong).remainder(5);
-  batch.sample_ids = at::arange(first_id, first_id + size, at::kLong);
-  return batch;
-}
-
-nn::Draws draws_of(const data::Batch& batch, bool training = false) {
-  return {3, 1, batch.sample_ids, training};
-}
-
-void randomise(Model& model) {
-  const at::NoGradGuard no_grad;
-  uint16_t layer = 50;
-  for (nn::NamedTensor& parameter : model.named_parameters())
-    parameter.tensor.copy_(random(parameter.tensor.sizes(), layer++) * 0.5);
-}
-
-std::set<std::string> names_of(const std::vector<nn::NamedTensor>& tensors) {
-  std::set<std::string> names;
-  for (const nn::NamedTensor& entry : tensors) names.insert(entry.name);
-  return names;
-}
 
 TEST(Vit, HasTimmsNames) {
   config::Model options = tiny("vit");
@@ -89,20 +39,6 @@ TEST(Vit, HasTimmsNames) {
 
 class EveryModel : public testing::TestWithParam<const char*> {};
 INSTANTIATE_TEST_SUITE_P(Kinds, EveryModel, testing::Values("vit", "mae"));
-
-TEST_P(EveryModel, PutsEveryParameterInExactlyOneUnit) {
-  for (const char* decoder : {"transformer", "linear"}) {
-    config::Model options = tiny(GetParam());
-    options.decoder.value = decoder;
-    const auto model = make_model(options, 0);
-    std::vector<std::string> in_units, all;
-    for (const UnitSpec& unit : model->units())
-      for (const nn::NamedTensor& parameter : unit.parameters) in_units.push_back(parameter.name);
-    for (const nn::NamedTensor& parameter : model->named_parameters())
-      all.push_back(parameter.name);
-    EXPECT_THAT(in_units, testing::UnorderedElementsAreArray(all));
-  }
-}
 
 TEST_P(EveryModel, StartsEqualForEqualSeedsAndNotForOthers) {
   const auto a = make_model(tiny(GetParam()), 1)->named_parameters(),
@@ -128,21 +64,6 @@ TEST_P(EveryModel, InitialValuesDoNotDependOnTheRestOfTheModel) {
       }
 }
 
-/// A sample's output must not depend on its neighbours in the batch, dropouts included.
-TEST_P(EveryModel, ASampleComputesTheSameInAnyBatch) {
-  config::Model options = tiny(GetParam());
-  options.drop_path_rate = 0.5,
-  options.proj_drop_rate = options.attn_drop_rate = options.pos_drop_rate = 0.2;
-  const auto model = make_model(options, 0);
-  randomise(*model);
-  const data::Batch four = batch_for(options, 4), last = batch_for(options, 1, 3);
-  const at::Tensor together = model->forward(four, draws_of(four, true)).output[3];
-  const at::Tensor alone = model->forward(last, draws_of(last, true)).output[0];
-  const double worst = (together - alone).abs().max().item<double>();
-  EXPECT_LE(worst, 1e-5)
-      << "outputs of order 1; matrix products of another batch size add in another order";
-}
-
 TEST_P(EveryModel, TrainingDrawsChangeWithTheStep) {
   config::Model options = tiny(GetParam());
   options.proj_drop_rate = 0.5;
@@ -154,62 +75,6 @@ TEST_P(EveryModel, TrainingDrawsChangeWithTheStep) {
   EXPECT_TRUE(at::equal(first, model->forward(batch, draws).output));
   draws.step = 2;
   EXPECT_FALSE(at::equal(first, model->forward(batch, draws).output));
-}
-
-/// Central differences of the loss along one direction a parameter: half the gradient's, so that the slope is not lost in
-/// rounding, half random, so that a wrong direction shows. The loss is fp32 (1e-7 of about 2) and the step 1e-2, so
-/// rounding leaves 1e-5 / |slope|, and the third derivative adds step^2: 1 % allowed on slopes above 1e-2.
-TEST_P(EveryModel, GradientsAgreeWithFiniteDifferences) {
-  config::Model options = tiny(GetParam());
-  options.qk_norm = true, options.layer_scale = 0.5;
-  const auto model = make_model(options, 0);
-  randomise(*model);
-  data::Batch batch = batch_for(options, 3);
-  const auto loss = [&] { return model->forward(batch, draws_of(batch)).loss; };
-  loss().backward();
-  double worst = 0;
-  std::string where;
-  int tested = 0;
-  uint16_t layer = 200;
-  for (nn::NamedTensor& parameter : model->named_parameters()) {
-    const at::Tensor other = random(parameter.tensor.sizes(), layer++),
-                     gradient = parameter.tensor.grad();
-    const at::Tensor unit = (other / other.norm() + gradient / gradient.norm()) * 0.5;
-    const double slope = (parameter.tensor.grad() * unit).sum().item<double>();
-    const at::NoGradGuard no_grad;
-    constexpr double kStep = 1e-2;
-    const at::Tensor start = parameter.tensor.clone();
-    parameter.tensor.copy_(start + unit * kStep);
-    const double above = loss().item<double>();
-    parameter.tensor.copy_(start - unit * kStep);
-    const double below = loss().item<double>();
-    parameter.tensor.copy_(start);
-    if (std::abs(slope) < 1e-2) continue;
-    ++tested;
-    const double error = std::abs((above - below) / (2 * kStep) - slope) / std::abs(slope);
-    if (error > worst) worst = error, where = parameter.name;
-  }
-  std::printf("%s: %d slopes, worst relative error %.2e at %s (allowed 1e-2)\n", GetParam(), tested,
-              worst, where.c_str());
-  EXPECT_GE(tested, 20);
-  EXPECT_LE(worst, 1e-2) << where;
-}
-
-TEST_P(EveryModel, RunsInBf16WithLossAndOutputInFp32) {
-  const config::Model options = tiny(GetParam());
-  const auto model = make_model(options, 0);
-  const data::Batch batch = batch_for(options, 2);
-  const double full = model->forward(batch, draws_of(batch)).loss.item<double>();
-  move_parameters(*model, at::kCPU, at::kBFloat16);
-  const Output out = model->forward(batch, draws_of(batch));
-  EXPECT_EQ(out.loss.scalar_type(), at::kFloat);
-  EXPECT_EQ(out.output.scalar_type(), at::kFloat);
-  EXPECT_NEAR(out.loss.item<double>(), full, 0.02 * full) << "bf16 keeps 8 bits";
-  out.loss.backward();
-  for (const nn::NamedTensor& parameter : model->named_parameters()) {
-    ASSERT_TRUE(parameter.tensor.grad().defined()) << parameter.name;
-    EXPECT_EQ(parameter.tensor.grad().scalar_type(), at::kBFloat16) << parameter.name;
-  }
 }
 
 TEST_P(EveryModel, AnUnknownTapIsRefusedWithTheOnesThatExist) {

@@ -25,11 +25,19 @@ at::Tensor take(const std::map<std::string, at::Tensor>& tensors, const std::str
   return found->second.to(device);
 }
 
+/// [B], or one class a pixel.
+bool fits(const at::Tensor& label, const data::Batch& batch, const config::Model& options) {
+  if (label.dim() == 0 || label.size(0) != batch.size()) return false;
+  if (label.dim() == 1) return true;
+  return label.sizes().slice(1) == at::IntArrayRef(options.image_size);
+}
+
 /// Classes must exist before the loss reads them.
 void check_label(const at::Tensor& label, const data::Batch& batch, const config::Model& options,
                  const std::string& path) {
-  VT_REQUIRE(DataError, label.dim() == 1 && label.size(0) == batch.size(),
-             "[forward] {}: 'label' must be [{}] but is [{}]", path, batch.size(),
+  VT_REQUIRE(DataError, fits(label, batch, options),
+             "[forward] {}: 'label' must be [{}], or [{}, {}] for masks, but is [{}]", path,
+             batch.size(), batch.size(), fmt::join(options.image_size, ", "),
              fmt::join(label.sizes(), ", "));
   if (label.numel() == 0 || options.num_classes == 0) return;
   const int64_t low = label.min().item<int64_t>(), high = label.max().item<int64_t>();
@@ -37,6 +45,29 @@ void check_label(const at::Tensor& label, const data::Batch& batch, const config
       DataError, low >= -1 && high < options.num_classes,
       "[forward] {}: 'label' must be below model.num_classes but holds {} and num_classes is {}",
       path, low < -1 ? low : high, options.num_classes);
+}
+
+void check_timestep(const at::Tensor& timestep, const config::Model& options,
+                    const std::string& path) {
+  const int64_t low = timestep.min().item<int64_t>(), high = timestep.max().item<int64_t>();
+  VT_REQUIRE(DataError, low >= 0 && high < options.num_timesteps,
+             "[forward] {}: 'timestep' must be from 0 to {} (model.num_timesteps - 1) but holds {}",
+             path, options.num_timesteps - 1, low < 0 ? low : high);
+}
+
+/// Names of the variables whose places the file gives.
+std::vector<std::string> variables_at(const at::Tensor& ids, const config::Model& options,
+                                      const std::string& path) {
+  std::vector<std::string> names;
+  const auto known = static_cast<int64_t>(options.variables.size());
+  for (int64_t i = 0; i < ids.numel(); ++i) {
+    const int64_t id = ids.flatten()[i].item<int64_t>();
+    VT_REQUIRE(DataError, id >= 0 && id < known,
+               "[forward] {}: 'variable_ids' must be below {} (model.variables) but holds {}", path,
+               known, id);
+    names.push_back(options.variables[id]);
+  }
+  return names;
 }
 
 /// The input is data: a file that cannot be read is a DataError, as of any other sample.
@@ -51,13 +82,28 @@ std::vector<nn::NamedTensor> read_input(const std::string& path) {
 data::Batch read_batch(const config::Model& options, const std::string& path, at::Device device) {
   std::map<std::string, at::Tensor> tensors;
   for (const nn::NamedTensor& entry : read_input(path)) tensors[entry.name] = entry.tensor;
+  const auto read = [&](const char* name, at::ScalarType type) {
+    return take(tensors, name, type, path, device);
+  };
   data::Batch batch;
-  batch.image = take(tensors, "image", at::kFloat, path, device);
-  VT_REQUIRE(DataError, batch.image.defined() && batch.image.dim() >= 3 && batch.image.size(0) > 0,
-             "[forward] {} must hold 'image' [B, C, ...]", path);
-  batch.label = take(tensors, "label", at::kLong, path, device);
+  batch.image = read("image", at::kFloat);
+  batch.leaf_tokens = read("leaf_tokens", at::kFloat);
+  batch.leaf_boxes = read("leaf_boxes", at::kFloat);
+  const bool adaptive = options.adaptive.fixed_length > 0;
+  const at::Tensor& input = adaptive ? batch.leaf_tokens : batch.image;
+  VT_REQUIRE(DataError, input.defined() && input.dim() >= 3 && input.size(0) > 0,
+             "[forward] {} must hold {}", path,
+             adaptive ? "'leaf_tokens' [B, C, L, P^k]" : "'image' [B, C, ...]");
+  batch.label = read("label", at::kLong);
   if (batch.label.defined()) check_label(batch.label, batch, options, path);
-  batch.mask_noise = take(tensors, "mask_noise", at::kFloat, path, device);
+  batch.mask_noise = read("mask_noise", at::kFloat);
+  batch.timestep = read("timestep", at::kLong);
+  if (batch.timestep.defined() && batch.timestep.numel() > 0)
+    check_timestep(batch.timestep, options, path);
+  batch.noise = read("noise", at::kFloat);
+  if (const at::Tensor ids = take(tensors, "variable_ids", at::kLong, path, at::kCPU);
+      ids.defined())
+    batch.variables = variables_at(ids, options, path);
   batch.sample_ids = at::arange(batch.size(), at::TensorOptions().dtype(at::kLong).device(device));
   return batch;
 }
@@ -77,7 +123,8 @@ void add_gradients(std::vector<nn::NamedTensor>& results, Model& model, const da
   };
   for (const nn::NamedTensor& parameter : model.named_parameters())
     add(results, "grad/" + parameter.name, gradient(parameter.tensor));
-  add(results, "grad/image", gradient(batch.image));
+  if (batch.image.defined()) add(results, "grad/image", gradient(batch.image));
+  if (batch.leaf_tokens.defined()) add(results, "grad/leaf_tokens", gradient(batch.leaf_tokens));
 }
 
 }  // namespace
@@ -87,13 +134,18 @@ void forward_files(const config::Recipe& recipe, const ForwardFiles& files, at::
   const auto seed = static_cast<uint64_t>(recipe.run.seed);
   const std::shared_ptr<Model> model = make_model(recipe.model, seed);
   configure(*model, recipe.train);
-  if (!files.weights.empty())
-    load_weights(*model, files.weights, files.from, recipe.model.weights.strict);
+  if (!files.weights.empty()) {
+    LoadOptions load = load_options(recipe.model);
+    load.from = files.from;
+    load_weights(*model, files.weights, load);
+  }
   move_parameters(*model, device, dtype);
 
   const at::AutoGradMode grad_mode(files.backward);
   data::Batch batch = read_batch(recipe.model, files.input, device);
-  if (files.backward) batch.image.set_requires_grad(true);
+  if (files.backward)
+    for (at::Tensor* input : {&batch.image, &batch.leaf_tokens})
+      if (input->defined()) input->set_requires_grad(true);
   const Output out = model->forward(batch, {seed, 0, batch.sample_ids, files.train}, files.taps);
 
   std::vector<nn::NamedTensor> results;

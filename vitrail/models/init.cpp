@@ -5,8 +5,10 @@
 #include <optional>
 
 #include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
 
 #include "vitrail/core/philox.h"
+#include "vitrail/models/parts.h"
 
 namespace vitrail::models {
 namespace {
@@ -51,10 +53,18 @@ Initial convolution_initial(int64_t inputs) {
   return {Fill::uniform, 1.0 / std::sqrt(static_cast<double>(inputs))};
 }
 
+bool is_patch_layer(const std::string& name, const char* what) {
+  return name == fmt::format("patch_embed.proj.{}", what) ||
+         (name.starts_with("token_embeds.") && name.ends_with(fmt::format(".proj.{}", what)));
+}
+
 /// What both schemes agree on; none for weight matrices and tokens.
 std::optional<Initial> common_initial(const std::string& name, const at::Tensor& parameter,
                                       double layer_scale, int64_t patch_values) {
-  if (name == "patch_embed.proj.bias") return convolution_initial(patch_values);
+  if (patch_values > 0 && is_patch_layer(name, "bias")) return convolution_initial(patch_values);
+  if (name == "var_embed") return Initial{Fill::keep};
+  if (name == "var_query" || (name.starts_with("var_groups.") && name.ends_with(".query")))
+    return parameter.size(1) == 1 ? Initial{Fill::zeros} : Initial{Fill::normal, 0.02};
   if (name.ends_with(".gamma")) return Initial{Fill::constant, layer_scale};
   if (name.ends_with(".bias")) return Initial{Fill::zeros};
   if (name.ends_with(".weight") && parameter.dim() == 1) return Initial{Fill::ones};
@@ -63,22 +73,41 @@ std::optional<Initial> common_initial(const std::string& name, const at::Tensor&
 
 }  // namespace
 
+int64_t convolution_values(const config::Model& options) {
+  if (options.adaptive.fixed_length > 0) return 0;
+  return options.variables.empty() ? options.patch_values() : patch_pixels(options);
+}
+
 InitialRule timm_initial(double layer_scale, int64_t patch_values) {
   return [=](const std::string& name, const at::Tensor& parameter) -> Initial {
-    if (name == "patch_embed.proj.weight") return convolution_initial(patch_values);
+    if (patch_values > 0 && is_patch_layer(name, "weight"))
+      return convolution_initial(patch_values);
     if (name == "cls_token" || name == "reg_token") return {Fill::normal, 1e-6};
     if (name.ends_with(".fc1_g.weight")) return {Fill::normal, 1e-6};
     if (name.ends_with(".fc1_g.bias")) return {Fill::ones};
+    if (name == "attn_pool.latent")
+      return {Fill::normal, 1.0 / std::sqrt(static_cast<double>(parameter.size(-1)))};
     // timm truncates at +-2, a hundred standard deviations away.
     return common_initial(name, parameter, layer_scale, patch_values)
         .value_or(Initial{Fill::normal, 0.02});
   };
 }
 
+InitialRule timm_initial(const config::Model& options) {
+  return timm_initial(options.layer_scale.value_or(0.0), convolution_values(options));
+}
+
+InitialRule mae_initial(const config::Model& options) {
+  return mae_initial(options.layer_scale.value_or(0.0), convolution_values(options));
+}
+
 InitialRule mae_initial(double layer_scale, int64_t patch_values) {
+  const bool adaptive = patch_values == 0;
   return [=](const std::string& name, const at::Tensor& parameter) -> Initial {
-    if (name == "cls_token" || name == "mask_token") return {Fill::normal, 0.02};
-    if (name.ends_with("pos_embed")) return {Fill::keep};
+    if (name == "cls_token" || name == "reg_token" || name == "mask_token")
+      return {Fill::normal, 0.02};
+    if (name.ends_with("pos_embed"))
+      return adaptive ? Initial{Fill::normal, 0.02} : Initial{Fill::keep};
     if (const auto common = common_initial(name, parameter, layer_scale, patch_values))
       return *common;
     const int64_t outputs = parameter.size(0), inputs = parameter.numel() / outputs;

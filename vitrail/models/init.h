@@ -8,6 +8,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "vitrail/config/recipe.h"
 #include "vitrail/nn/module.h"
 
 namespace vitrail::models {
@@ -24,12 +25,20 @@ struct Initial {
 using InitialRule = std::function<Initial(const std::string& name, const at::Tensor& parameter)>;
 
 /// timm's vision transformer: normal(0.02) matrices and positions, zero biases, unit norms, class and register tokens
-/// normal(1e-6), patch embedding as a PyTorch convolution; SwiGLU's gate normal(1e-6) with bias one.
-/// `layer_scale` is the initial gamma, `patch_values` the inputs S of one output of the patch embedding.
+/// normal(1e-6), patch embedding as a PyTorch convolution; SwiGLU's gate normal(1e-6) with bias one; the latent of
+/// attention pooling normal(D^-1/2). Variables: embeddings keep their sin-cos values, one query is zero, several are
+/// normal(0.02).
+/// `layer_scale` is the initial gamma, `patch_values` the inputs S of one output of the patch convolution; 0 = it is
+/// none.
 InitialRule timm_initial(double layer_scale, int64_t patch_values);
+InitialRule timm_initial(const config::Model& options);
 /// facebookresearch/mae: Xavier-uniform matrices (the patch embedding flattened; its bias as a PyTorch convolution's),
-/// zero biases, unit norms, class and mask tokens normal(0.02); learned positions keep the table they were built with.
+/// zero biases, unit norms, class, register and mask tokens normal(0.02); learned positions keep the table they were
+/// built with, or are normal(0.02) for adaptive patches (patch_values 0).
 InitialRule mae_initial(double layer_scale, int64_t patch_values);
+InitialRule mae_initial(const config::Model& options);
+/// Inputs of one output of the recipe's patch convolution; 0 when its patches go through a linear layer.
+int64_t convolution_values(const config::Model& options);
 
 /// Fills CPU fp32 parameters in place.
 void initialise(const std::vector<nn::NamedTensor>& parameters, uint64_t seed,

@@ -1,54 +1,57 @@
 #include "vitrail/models/mae.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/where.h>
 #include <fmt/ranges.h>
 
 #include "vitrail/core/error.h"
+#include "vitrail/models/losses.h"
 #include "vitrail/ops/patch.h"
 #include "vitrail/ops/random.h"
 
 namespace vitrail::models {
+namespace {
 
-Mae::Mae(const config::Model& options) : options_(options) {
-  VT_REQUIRE(ConfigError, options.register_tokens == 0,
-             "[config] model.register_tokens must be 0 for mae but got {}",
-             options.register_tokens);
-  const int64_t L = options.num_patches();
+/// The decoder's trunk: plain multi-head attention whatever the encoder's key and value heads.
+config::Model decoder_options(const config::Model& options) {
+  config::Model decoder = options;
+  decoder.num_kv_heads.reset();
+  return decoder;
+}
+
+/// Masking of leaves of which some are padding. Per sample floor(n (1 - ratio)) of its n real leaves stay, at least
+/// one; then padding fills the kept places; hidden leaves come last. Without padding this is ops::random_masking.
+ops::Masking mask_real(const at::Tensor& noise_BL, const at::Tensor& real_BL, double mask_ratio,
+                       int64_t kept) {
+  const int64_t L = noise_BL.size(1);
+  const at::Tensor rank_BL =
+      ops::random_masking(at::where(real_BL, noise_BL, INFINITY), kept).restore_BL;
+  const at::Tensor stay_B1 = (real_BL.sum(1, /*keepdim=*/true).to(at::kDouble) * (1.0 - mask_ratio))
+                                 .floor()
+                                 .clamp_min(1.0);
+  const at::Tensor hidden_BL = real_BL.logical_and(rank_BL.ge(stay_B1));
+  ops::Masking masking = ops::random_masking(
+      rank_BL + real_BL.logical_not() * L + hidden_BL.to(at::kLong) * (2 * L), kept);
+  masking.mask_BL = masking.mask_BL * real_BL;
+  return masking;
+}
+
+}  // namespace
+
+Mae::Mae(const config::Model& options) : EncoderModel(options) {
+  // What the field holds when no recipe chose; recipes always name one of this model's two.
+  if (options_.loss == "cross_entropy") options_.loss.value = "masked_mse";
+  const int64_t L = encoder_->num_patches();
   kept_ = ops::kept_tokens(L, options.mask_ratio);
   VT_REQUIRE(ConfigError, kept_ >= 1 && kept_ <= L,
              "[config] model.mask_ratio must leave at least 1 of {} patches but {} leaves {}", L,
              options.mask_ratio, kept_);
-  VT_REQUIRE(ConfigError, kept_ < L || !(options.loss == "masked_mse"),
+  VT_REQUIRE(ConfigError, kept_ < L || !(options_.loss == "masked_mse"),
              "[config] model.mask_ratio {} hides none of {} patches, and model.loss=masked_mse "
              "scores hidden ones",
              options.mask_ratio, L);
-  add_encoder();
   add_decoder();
-}
-
-void Mae::add_positions(const std::string& name, int64_t width, at::Tensor& learned,
-                        FixedTable& fixed) {
-  if (options_.pos_embed == "none") return;
-  const at::Tensor table = position_table(options_, prefix_tokens(), width);
-  if (options_.pos_embed == "sincos")
-    fixed = FixedTable(table);
-  else {
-    learned = register_parameter(name, table.sizes());
-    const at::NoGradGuard no_grad;
-    learned.copy_(table);
-  }
-}
-
-void Mae::add_encoder() {
-  const int64_t D = options_.embed_dim;
-  if (options_.class_token) cls_token_ = register_parameter("cls_token", {1, 1, D});
-  add_positions("pos_embed", D, pos_embed_, fixed_positions_);
-  patch_embed_ = register_module("patch_embed", std::make_shared<PatchEmbed>(options_));
-  blocks_ = register_module("blocks", make_trunk(options_, trunk_sizes(options_)));
-  if (options_.final_norm)
-    norm_ = register_module("norm", std::make_shared<nn::Norm>(D, norm_options(options_)));
 }
 
 void Mae::add_decoder() {
@@ -56,22 +59,31 @@ void Mae::add_decoder() {
   const int64_t width = has_transformer_decoder() ? options_.decoder_embed_dim : D;
   mask_token_ = register_parameter("mask_token", {1, 1, width});
   if (has_transformer_decoder()) {
-    add_positions("decoder_pos_embed", width, decoder_pos_embed_, fixed_decoder_positions_);
-    decoder_embed_ = register_module("decoder_embed", std::make_shared<nn::Linear>(D, width));
+    decoder_positions_ = std::make_unique<Positions>(options_, width);
+    if (const auto shape = decoder_positions_->learned_shape(); !shape.empty())
+      decoder_positions_->set_learned(register_parameter("decoder_pos_embed", shape));
+    if (const auto leaves = decoder_positions_->of_leaves())
+      register_module("decoder_leaf_position", leaves);
+    decoder_embed_ = register_module("decoder_embed",
+                                     std::make_shared<nn::Linear>(D, width, options_.proj_bias));
     const auto hidden =
         static_cast<int64_t>(static_cast<double>(width) * options_.decoder_mlp_ratio);
     const TrunkSizes sizes{width, options_.decoder_depth, options_.decoder_num_heads, hidden,
-                           blocks_->depth()};
-    decoder_blocks_ = register_module("decoder_blocks", make_trunk(options_, sizes));
+                           encoder_->blocks().depth()};
+    decoder_blocks_ =
+        register_module("decoder_blocks", make_trunk(decoder_options(options_), sizes));
+    decoder_rotary_ =
+        RotaryTable(options_, encoder_->prefix_tokens(), width / options_.decoder_num_heads,
+                    options_.decoder_rope_theta.value_or(options_.rope_theta));
     decoder_norm_ =
         register_module("decoder_norm", std::make_shared<nn::Norm>(width, norm_options(options_)));
   }
-  decoder_pred_ =
-      register_module("decoder_pred", std::make_shared<nn::Linear>(width, options_.patch_values()));
+  decoder_pred_ = register_module("decoder_pred",
+                                  std::make_shared<PatchHead>(options_, width, options_.proj_bias));
 }
 
 ops::Masking Mae::mask(const data::Batch& batch, const nn::Draws& draws) const {
-  const int64_t L = options_.num_patches();
+  const int64_t L = encoder_->num_patches();
   const at::Tensor noise_BL =
       batch.mask_noise.defined()
           ? batch.mask_noise
@@ -79,126 +91,119 @@ ops::Masking Mae::mask(const data::Batch& batch, const nn::Draws& draws) const {
   VT_CHECK(noise_BL.dim() == 2 && noise_BL.size(0) == batch.size() && noise_BL.size(1) == L,
            "[mae] mask_noise must be [{}, {}] but got [{}]", batch.size(), L,
            fmt::join(noise_BL.sizes(), ", "));
-  return ops::random_masking(noise_BL, kept_);
-}
-
-/// Only visible patches are embedded: positions and pixels are gathered first.
-at::Tensor Mae::encode(const at::Tensor& image, const ops::Masking& masking, const nn::Draws& draws,
-                       Taps& tap) {
-  const int64_t B = image.size(0);
-  at::Tensor x_BKD =
-      patch_embed_->project(ops::gather_tokens(patch_embed_->patches(image), masking.keep_BK));
-  const at::Tensor positions_1TD = pos_embed_.defined()         ? pos_embed_
-                                   : fixed_positions_.defined() ? fixed_positions_.like(x_BKD)
-                                                                : at::Tensor();
-  if (positions_1TD.defined()) {
-    const at::Tensor of_patches_BLD = positions_1TD.slice(1, prefix_tokens()).expand({B, -1, -1});
-    x_BKD = x_BKD + ops::gather_tokens(of_patches_BLD, masking.keep_BK);
-  }
-  if (cls_token_.defined()) {
-    const at::Tensor cls_11D =
-        positions_1TD.defined() ? cls_token_ + positions_1TD.slice(1, 0, 1) : cls_token_;
-    x_BKD = at::cat({cls_11D.expand({B, -1, -1}), x_BKD}, 1);
-  }
-  x_BKD = end_dropout(x_BKD, options_.pos_drop_rate, draws, EndDraw::pos_drop);
-  tap.offer("embed", x_BKD);
-  x_BKD = tap.run("blocks", *blocks_, x_BKD, draws);
-  if (norm_) x_BKD = norm_->forward(x_BKD);
-  tap.offer("norm", x_BKD);
-  return x_BKD;
+  if (options_.adaptive.fixed_length == 0) return ops::random_masking(noise_BL, kept_);
+  return mask_real(noise_BL, real_leaves(batch.leaf_boxes), options_.mask_ratio, kept_);
 }
 
 /// [B, prefix + K, D'] -> [B, prefix + L, D']: mask tokens fill the hidden places, tokens return to their order.
 at::Tensor Mae::restore(const at::Tensor& x, const ops::Masking& masking) const {
-  const int64_t B = x.size(0), hidden = options_.num_patches() - kept_;
+  const int64_t B = x.size(0), prefix = encoder_->prefix_tokens();
+  const int64_t hidden = encoder_->num_patches() - kept_;
   const at::Tensor shuffled_BLD =
-      at::cat({x.slice(1, prefix_tokens()), mask_token_.expand({B, hidden, -1})}, 1);
+      at::cat({x.slice(1, prefix), mask_token_.expand({B, hidden, -1})}, 1);
   const at::Tensor restored_BLD = ops::gather_tokens(shuffled_BLD, masking.restore_BL);
-  return prefix_tokens() > 0 ? at::cat({x.slice(1, 0, prefix_tokens()), restored_BLD}, 1)
-                             : restored_BLD;
+  return prefix > 0 ? at::cat({x.slice(1, 0, prefix), restored_BLD}, 1) : restored_BLD;
+}
+
+at::Tensor Mae::add_decoder_positions(const at::Tensor& x, const data::Batch& batch) const {
+  if (!decoder_positions_) return x;
+  const int64_t prefix = encoder_->prefix_tokens();
+  at::Tensor of_patches = decoder_positions_->of_patches(batch, {}, x);
+  if (!of_patches.defined()) return x;
+  if (prefix == 0) return x + of_patches;
+  const at::Tensor of_prefix = decoder_positions_->of_prefix(x);
+  const at::Tensor head = x.slice(1, 0, prefix);
+  return at::cat({of_prefix.defined() ? head + of_prefix : head, x.slice(1, prefix) + of_patches},
+                 1);
 }
 
 at::Tensor Mae::decode(const at::Tensor& latent, const ops::Masking& masking,
-                       const nn::Draws& draws, Taps& tap) {
+                       const data::Batch& batch, const nn::Draws& draws, Taps& tap) {
   at::Tensor x = restore(decoder_embed_ ? decoder_embed_->forward(latent) : latent, masking);
-  if (decoder_pos_embed_.defined()) x = x + decoder_pos_embed_;
-  if (fixed_decoder_positions_.defined()) x = x + fixed_decoder_positions_.like(x);
+  x = add_decoder_positions(x, batch);
   tap.offer("decoder_embed", x);
-  if (decoder_blocks_) x = tap.run("decoder_blocks", *decoder_blocks_, x, draws);
+  if (decoder_blocks_) {
+    nn::Context context = draws;
+    context.rotary = decoder_rotary_.on(x.device());
+    context.key_mask_BT = key_mask(options_, batch);
+    x = tap.run("decoder_blocks", *decoder_blocks_, x, context);
+  }
   if (decoder_norm_) x = decoder_norm_->forward(x);
   tap.offer("decoder_norm", x);
-  return decoder_pred_->forward(x).slice(1, prefix_tokens());
+  return decoder_pred_->forward(x.slice(1, encoder_->prefix_tokens()),
+                                encoder_->channels_of(batch));
 }
 
-at::Tensor Mae::loss(const at::Tensor& image, const at::Tensor& prediction,
+/// Pixels as they came, in fp32.
+at::Tensor Mae::target(const data::Batch& batch) const {
+  if (options_.adaptive.fixed_length > 0)
+    return batch.leaf_tokens.to(at::kFloat).permute({0, 2, 3, 1}).flatten(2);
+  return ops::patchify(batch.image.to(at::kFloat), options_.patch_size,
+                       ops::PatchOrder::channel_last);
+}
+
+at::Tensor Mae::loss(const data::Batch& batch, const at::Tensor& prediction,
                      const at::Tensor& mask_BL) const {
-  at::Tensor target_BLS =
-      ops::patchify(image.to(at::kFloat), options_.patch_size, ops::PatchOrder::channel_last);
+  at::Tensor target_BLS = target(batch);
   if (options_.norm_pix_loss) {
-    const at::Tensor mean = target_BLS.mean(-1, /*keepdim=*/true);
-    const at::Tensor variance =
-        target_BLS.var(at::OptionalIntArrayRef(-1), /*correction=*/1, /*keepdim=*/true);
-    target_BLS = (target_BLS - mean) / (variance + 1e-6).sqrt();
+    const PatchScale scale = patch_scale(target_BLS);
+    target_BLS = (target_BLS - scale.mean_BL1) / scale.deviation_BL1;
   }
-  const at::Tensor error_BL = (prediction - target_BLS).square().mean(-1);
-  if (options_.loss == "mse") return error_BL.mean();
-  return (error_BL * mask_BL).sum() / mask_BL.sum();
+  at::Tensor counts_BL;
+  if (options_.adaptive.fixed_length > 0) counts_BL = real_leaves(batch.leaf_boxes).to(at::kFloat);
+  return reconstruction_loss(prediction, target_BLS, mask_BL, options_, counts_BL);
 }
 
 Output Mae::forward(const data::Batch& batch, const nn::Draws& draws,
                     const std::vector<std::string>& taps) {
   Output out;
-  std::vector<std::pair<std::string, int>> trunks{{"blocks", blocks_->depth()}};
+  std::vector<std::pair<std::string, int>> trunks{{"blocks", encoder_->blocks().depth()}};
   if (decoder_blocks_) trunks.emplace_back("decoder_blocks", decoder_blocks_->depth());
   Taps tap(taps, {"embed", "norm", "decoder_embed", "decoder_norm"}, trunks, out.taps);
   const ops::Masking masking = mask(batch, draws);
-  const at::Tensor latent = encode(batch.image, masking, draws, tap);
-  out.output = decode(latent, masking, draws, tap).to(at::kFloat);
+  const at::Tensor latent = encoder_->run(encoder_->embed(batch, draws, masking.keep_BK), tap);
+  out.output = decode(latent, masking, batch, draws, tap).to(at::kFloat);
   out.mask = masking.mask_BL;
-  out.loss = loss(batch.image, out.output, out.mask);
+  out.loss = loss(batch, out.output, out.mask);
   return out;
 }
 
 std::vector<UnitSpec> Mae::units() {
   const std::vector<nn::NamedTensor> all = named_parameters();
-  std::vector<UnitSpec> units;
-  units.push_back({"embed", select(all, {"cls_token", "pos_embed", "patch_embed."})});
-  add_trunk_units(units, all, "blocks", blocks_.get());
-  units.push_back({"decoder_embed",
-                   select(all, {"norm.", "mask_token", "decoder_pos_embed", "decoder_embed."})});
+  std::vector<UnitSpec> units = encoder_->units(all);
+  units.push_back({"decoder_embed", select(all, {"norm.", "mask_token", "decoder_pos_embed",
+                                                 "decoder_leaf_position.", "decoder_embed."})});
   if (decoder_blocks_) add_trunk_units(units, all, "decoder_blocks", decoder_blocks_.get());
-  units.push_back({"head", select(all, {"decoder_norm.", "decoder_pred."})});
+  units.push_back({"head", remaining(all, units)});
   return units;
 }
 
 std::vector<nn::Stack*> Mae::stacks() {
-  std::vector<nn::Stack*> stacks{blocks_.get()};
+  std::vector<nn::Stack*> stacks = EncoderModel::stacks();
   if (decoder_blocks_) stacks.push_back(decoder_blocks_.get());
   return stacks;
 }
 
 double Mae::train_flops_per_sample() const {
-  double flops = trunk_flops(*blocks_, tokens_per_sample(), options_.embed_dim);
+  double flops = EncoderModel::train_flops_per_sample();
   if (decoder_blocks_)
-    flops += trunk_flops(*decoder_blocks_, options_.num_patches() + prefix_tokens(),
+    flops += trunk_flops(*decoder_blocks_, encoder_->num_patches() + encoder_->prefix_tokens(),
                          options_.decoder_embed_dim);
   return flops;
 }
 
 std::vector<nn::NamedTensor> Mae::fixed_tensors() const {
-  std::vector<nn::NamedTensor> fixed;
-  if (fixed_positions_.defined()) fixed.push_back({"pos_embed", fixed_positions_.values()});
-  if (fixed_decoder_positions_.defined())
-    fixed.push_back({"decoder_pos_embed", fixed_decoder_positions_.values()});
+  std::vector<nn::NamedTensor> fixed = EncoderModel::fixed_tensors();
+  if (decoder_positions_ && decoder_positions_->fixed().defined())
+    fixed.push_back({"decoder_pos_embed", decoder_positions_->fixed().values()});
   return fixed;
 }
 
 void Mae::set_fixed_tensor(const std::string& name, const at::Tensor& values) {
-  FixedTable* table = name == "pos_embed"           ? &fixed_positions_
-                      : name == "decoder_pos_embed" ? &fixed_decoder_positions_
-                                                    : nullptr;
-  VT_CHECK(table && table->defined(), "[model] '{}' is not a fixed tensor of this model", name);
-  table->set(values);
+  if (name == "decoder_pos_embed" && decoder_positions_ && decoder_positions_->fixed().defined())
+    decoder_positions_->fixed().set(values);
+  else
+    EncoderModel::set_fixed_tensor(name, values);
 }
 
 }  // namespace vitrail::models

@@ -5,6 +5,8 @@
 #include <limits>
 
 #include "vitrail/core/error.h"
+#include "vitrail/models/metrics_reconstruction.h"
+#include "vitrail/models/metrics_segmentation.h"
 
 namespace vitrail::models {
 
@@ -42,9 +44,28 @@ double metric(const MetricList& metrics, const std::string& name) {
   core::fail("[metrics] there is no metric '{}'", name);
 }
 
+std::unique_ptr<Tally> make_tally(Task task, const config::Model& options,
+                                  const PixelScale& scale) {
+  switch (task) {
+    case Task::classification:
+      return std::make_unique<ClassificationTally>(options.num_classes);
+    case Task::segmentation:
+      return std::make_unique<SegmentationTally>(options);
+    case Task::reconstruction:
+      return std::make_unique<ReconstructionTally>(options, scale);
+    case Task::denoising:
+      return std::make_unique<DenoisingTally>();
+  }
+  core::fail("[metrics] a task must be one of four but got {}", static_cast<int>(task));
+}
+
 ClassificationTally::ClassificationTally(int64_t num_classes)
-    : num_classes_(num_classes), keeps_confusion_(num_classes <= kMaxConfusionClasses) {
-  sums_.assign(kConfusion + (keeps_confusion_ ? num_classes * num_classes : 0), 0.0);
+    : Tally(kConfusion + (num_classes <= kMaxConfusionClasses ? num_classes * num_classes : 0)),
+      num_classes_(num_classes),
+      keeps_confusion_(num_classes <= kMaxConfusionClasses) {}
+
+void ClassificationTally::add(const data::Batch& batch, const Output& output) {
+  if (batch.label.defined()) add(output.output, batch.label);
 }
 
 void ClassificationTally::add(const at::Tensor& logits, const at::Tensor& label) {
@@ -88,6 +109,10 @@ std::vector<std::vector<int64_t>> ClassificationTally::confusion() const {
     rows.emplace_back(begin, begin + num_classes_);
   }
   return rows;
+}
+
+void MeanTally::add(const data::Batch& batch, const Output& output) {
+  if (output.loss.defined() && batch.size() > 0) add(output.loss.item<double>(), batch.size());
 }
 
 void MeanTally::add(double mean, int64_t samples) {

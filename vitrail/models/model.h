@@ -16,8 +16,12 @@
 
 namespace vitrail::models {
 
+/// What a model is trained for; decides loss, metrics and pictures.
+enum class Task { classification, reconstruction, segmentation, denoising };
+
 struct Output {
-  at::Tensor output;  // vit: logits [B, classes]; mae: prediction [B, L, S]; fp32
+  at::Tensor output;  // vit: logits [B, classes]; mae: prediction [B, L, S]; unetr, sap: logits
+                      // [B, classes, sides...]; diffusion: predicted noise like the image; fp32
   at::Tensor
       loss;  // scalar fp32, mean over the batch; undefined when the batch lacks what it needs
   at::Tensor mask;  // mae: [B, L], 1 = hidden
@@ -34,9 +38,13 @@ struct UnitSpec {
 
 class Model : public nn::Module {
  public:
+  virtual Task task() const = 0;
   /// One pass. `taps` names intermediate results to return (docs/models.md lists them per model).
   virtual Output forward(const data::Batch& batch, const nn::Draws& draws,
                          const std::vector<std::string>& taps = {}) = 0;
+  /// What a probe reads of a sample, [B, D] (vit: the head's input; others: the mean of all final patch
+  /// tokens, none hidden). throws ConfigError for a model without an encoder.
+  virtual at::Tensor features(const data::Batch& batch, const nn::Draws& draws);
   /// Every parameter in exactly one unit, in the order in which forward uses them.
   virtual std::vector<UnitSpec> units() = 0;
   virtual std::vector<nn::Stack*> stacks() = 0;
@@ -54,6 +62,9 @@ class Model : public nn::Module {
 /// Builds and initialises the model of a recipe on the CPU in fp32; initial values are a function of (seed, parameter
 /// name, element).
 std::shared_ptr<Model> make_model(const config::Model& options, uint64_t seed);
+
+/// The same model without memory for its parameters (tensors on the meta device): names, shapes, units and counts.
+std::shared_ptr<Model> make_model_shapes(const config::Model& options);
 
 /// Applies what the training section says about how blocks run: engine, recompute, attention core.
 void configure(Model& model, const config::Train& train);

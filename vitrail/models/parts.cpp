@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <fmt/ranges.h>
 
@@ -14,35 +17,6 @@
 #include "vitrail/ops/random.h"
 
 namespace vitrail::models {
-
-Projection::Projection(const config::Model& options) {
-  std::vector<int64_t> shape{options.embed_dim, options.in_channels};
-  shape.insert(shape.end(), options.image_size.size(), options.patch_size);
-  weight_ = register_parameter("weight", shape);
-  if (options.patch_bias) bias_ = register_parameter("bias", {options.embed_dim});
-}
-
-at::Tensor Projection::forward(const at::Tensor& patches_BLS) const {
-  return at::linear(patches_BLS, weight_.flatten(1), bias_);
-}
-
-PatchEmbed::PatchEmbed(const config::Model& options)
-    : image_shape_{options.in_channels}, patch_size_(options.patch_size) {
-  VT_REQUIRE(ConfigError, options.image_size.size() == 2 || options.image_size.size() == 3,
-             "[config] model.image_size must have 2 or 3 sides but got {}",
-             options.image_size.size());
-  image_shape_.insert(image_shape_.end(), options.image_size.begin(), options.image_size.end());
-  proj_ = register_module("proj", std::make_shared<Projection>(options));
-}
-
-at::Tensor PatchEmbed::patches(const at::Tensor& image) const {
-  VT_CHECK(image.defined() && image.dim() >= 1 &&
-               image.sizes().slice(1) == at::IntArrayRef(image_shape_),
-           "[model] images must be [B, {}] (model.in_channels, model.image_size) but got [{}]",
-           fmt::join(image_shape_, ", "),
-           image.defined() ? fmt::format("{}", fmt::join(image.sizes(), ", ")) : "");
-  return ops::patchify(image.to(proj_->dtype()), patch_size_, ops::PatchOrder::channel_first);
-}
 
 at::Tensor FixedTable::like(const at::Tensor& other) {
   if (!converted_.defined() || converted_.device() != other.device() ||
@@ -62,6 +36,74 @@ at::Tensor position_table(const config::Model& options, int64_t prefix, int64_t 
   return at::cat({at::zeros({prefix, width}, table.options()), table}).unsqueeze(0);
 }
 
+void start_at(at::Tensor parameter, const at::Tensor& values) {
+  if (parameter.is_meta()) return;
+  const at::NoGradGuard no_grad;
+  parameter.copy_(values);
+}
+
+RotaryTable::RotaryTable(const config::Model& options, int64_t prefix, int64_t head_width,
+                         double theta)
+    : kind_(options.rope.value), prefix_(prefix), head_width_(head_width), theta_(theta) {
+  if (kind_ == "none") return;
+  VT_REQUIRE(ConfigError, options.adaptive.fixed_length == 0,
+             "[config] model.rope={} needs a grid of patches, which model.adaptive has not; set "
+             "model.rope=none",
+             kind_);
+  const int64_t pairs = kind_ == "axial" ? static_cast<int64_t>(options.image_size.size()) : 1;
+  VT_REQUIRE(ConfigError, head_width % (2 * pairs) == 0,
+             "[config] the head width must be a multiple of {} for model.rope={} in {}-D but is "
+             "{}; change embed_dim or num_heads (of the decoder: decoder_embed_dim, "
+             "decoder_num_heads)",
+             2 * pairs, kind_, options.image_size.size(), head_width);
+  grid_ = ops::patch_grid(options.image_size, options.patch_size);
+}
+
+ops::Rotary RotaryTable::on(at::Device device, const at::Tensor& keep_BK) {
+  if (kind_ == "none") return {};
+  if (!values_.defined())
+    values_ = (kind_ == "axial" ? ops::axial_rotary : ops::raster_rotary)(grid_, prefix_,
+                                                                          head_width_, theta_);
+  if (values_.cos.device() != device) values_ = {values_.cos.to(device), values_.sin.to(device)};
+  return keep_BK.defined() ? ops::gather(values_, keep_BK, prefix_) : values_;
+}
+
+at::Tensor IndexTensors::on(at::Device device, const std::vector<int64_t>& values) const {
+  at::Tensor& known = known_[fmt::format("{} {}", device.str(), fmt::join(values, " "))];
+  if (!known.defined()) known = at::tensor(values, at::kLong).to(device);
+  return known;
+}
+
+int64_t known_channels(const config::Model& options) {
+  return options.variables.empty() ? options.in_channels
+                                   : static_cast<int64_t>(options.variables.size());
+}
+
+int64_t patch_pixels(const config::Model& options) {
+  int64_t pixels = 1;
+  for (size_t axis = 0; axis < options.image_size.size(); ++axis) pixels *= options.patch_size;
+  return pixels;
+}
+
+PatchHead::PatchHead(const config::Model& options, int64_t width, bool bias)
+    : pixels_(patch_pixels(options)), channels_(known_channels(options)) {
+  all_ = register_module("", std::make_shared<nn::Linear>(width, pixels_ * channels_, bias));
+}
+
+at::Tensor PatchHead::rows(const at::Tensor& parameter, const at::Tensor& channels) const {
+  if (!parameter.defined()) return {};
+  return parameter.view({pixels_, channels_, -1}).index_select(1, channels).flatten(0, 1);
+}
+
+at::Tensor PatchHead::forward(const at::Tensor& x, const std::vector<int64_t>& channels) const {
+  bool every = static_cast<int64_t>(channels.size()) == channels_;
+  for (size_t c = 0; c < channels.size(); ++c) every &= channels[c] == static_cast<int64_t>(c);
+  if (every) return all_->forward(x);
+  const at::Tensor chosen = indices_.on(x.device(), channels);
+  const at::Tensor bias = rows(all_->bias(), chosen);
+  return at::linear(x, rows(all_->weight(), chosen), bias.defined() ? bias.flatten() : bias);
+}
+
 nn::NormOptions norm_options(const config::Model& options) {
   return {options.norm == "rmsnorm" ? nn::NormKind::rmsnorm : nn::NormKind::layernorm,
           options.norm_eps};
@@ -78,7 +120,10 @@ std::shared_ptr<nn::Stack> make_trunk(const config::Model& options, const TrunkS
   block.width = sizes.width;
   block.num_heads = sizes.num_heads;
   block.mlp_hidden = sizes.mlp_hidden;
+  block.num_kv_heads = options.num_kv_heads.value_or(0);
   block.qkv_bias = options.qkv_bias;
+  block.proj_bias = options.proj_bias;
+  block.conditioned = options.kind == "diffusion" && options.time_conditioning == "block";
   block.qk_norm = options.qk_norm;
   block.layer_scale = options.layer_scale.has_value();
   block.norm = norm_options(options);
@@ -117,6 +162,17 @@ std::vector<nn::NamedTensor> select(const std::vector<nn::NamedTensor>& all,
   return chosen;
 }
 
+std::vector<nn::NamedTensor> remaining(const std::vector<nn::NamedTensor>& all,
+                                       const std::vector<UnitSpec>& units) {
+  std::set<std::string> taken;
+  for (const UnitSpec& unit : units)
+    for (const nn::NamedTensor& parameter : unit.parameters) taken.insert(parameter.name);
+  std::vector<nn::NamedTensor> rest;
+  for (const nn::NamedTensor& parameter : all)
+    if (!taken.contains(parameter.name)) rest.push_back(parameter);
+  return rest;
+}
+
 void add_trunk_units(std::vector<UnitSpec>& units, const std::vector<nn::NamedTensor>& all,
                      const std::string& name, nn::Stack* trunk) {
   for (int i = 0; i < trunk->depth(); ++i) {
@@ -144,15 +200,19 @@ void Taps::offer(const std::string& name, const at::Tensor& value) {
 }
 
 at::Tensor Taps::run(const std::string& name, nn::Stack& trunk, const at::Tensor& x_BLD,
-                     const nn::Draws& draws) {
+                     const nn::Context& context, const std::vector<int>& also,
+                     std::vector<at::Tensor>* also_outputs) {
   std::vector<int> blocks;
   for (int i = 0; i < trunk.depth(); ++i)
     if (std::ranges::find(wanted_, fmt::format("{}.{}", name, i)) != wanted_.end())
       blocks.push_back(i);
+  const size_t wanted = blocks.size();
+  blocks.insert(blocks.end(), also.begin(), also.end());
   std::vector<at::Tensor> outputs;
-  const at::Tensor y_BLD = trunk.forward(x_BLD, draws, blocks, &outputs);
-  for (size_t t = 0; t < blocks.size(); ++t)
-    found_[fmt::format("{}.{}", name, blocks[t])] = outputs[t];
+  const at::Tensor y_BLD = trunk.forward(x_BLD, context, blocks, &outputs);
+  for (size_t t = 0; t < wanted; ++t) found_[fmt::format("{}.{}", name, blocks[t])] = outputs[t];
+  if (also_outputs)
+    also_outputs->assign(outputs.begin() + static_cast<std::ptrdiff_t>(wanted), outputs.end());
   return y_BLD;
 }
 

@@ -1,7 +1,7 @@
 #pragma once
-/// What the transformer models share: patch embedding, fixed position tables, trunks from a recipe.
+/// What the transformer models share: fixed tables, trunks from a recipe, heads that predict pixels, taps.
 ///
-/// Shapes   B batch, L tokens, D width, S values per patch.
+/// Shapes   B batch, L patches, T tokens, D width, C channels, P patch edge, k axes.
 
 #include <cstdint>
 #include <map>
@@ -13,38 +13,12 @@
 
 #include "vitrail/config/recipe.h"
 #include "vitrail/models/model.h"
+#include "vitrail/nn/context.h"
+#include "vitrail/nn/linear.h"
 #include "vitrail/nn/module.h"
 #include "vitrail/nn/stack.h"
 
 namespace vitrail::models {
-
-/// The convolution of stride P of a ViT, kept conv-shaped as timm does: `weight` [D, C, P, P(, P)], `bias` [D].
-class Projection : public nn::Module {
- public:
-  Projection(const config::Model& options);
-  /// patches [B, L, S] in the weight's order -> [B, L, D]
-  at::Tensor forward(const at::Tensor& patches_BLS) const;
-  at::ScalarType dtype() const { return weight_.scalar_type(); }
-
- private:
-  at::Tensor weight_, bias_;
-};
-
-/// timm's name for the patch embedding: the one child is "proj".
-class PatchEmbed : public nn::Module {
- public:
-  explicit PatchEmbed(const config::Model& options);
-  /// Image [B, C, ...] -> patches [B, L, S] in the parameters' type. throws Error naming both shapes when the image is
-  /// not of the model's channels and size.
-  at::Tensor patches(const at::Tensor& image) const;
-  /// patches [B, L, S] -> [B, L, D]
-  at::Tensor project(const at::Tensor& patches_BLS) const { return proj_->forward(patches_BLS); }
-
- private:
-  std::vector<int64_t> image_shape_;  // [C, ...]
-  int64_t patch_size_;
-  std::shared_ptr<Projection> proj_;
-};
 
 /// A tensor that is saved with the weights but never trained; kept in fp32, used in the type and place of the
 /// activations.
@@ -65,6 +39,57 @@ class FixedTable {
 /// Sin-cos positions [1, prefix + L, D] of a recipe's patch grid, zero for the prefix tokens.
 at::Tensor position_table(const config::Model& options, int64_t prefix, int64_t width);
 
+/// Writes starting values into a parameter; nothing when it has only a shape (nn::ShapesOnly).
+void start_at(at::Tensor parameter, const at::Tensor& values);
+
+/// Rotary angles of a recipe's patch grid for one trunk; built at the first use, kept on the device of the last use.
+class RotaryTable {
+ public:
+  RotaryTable() = default;  // no rotary positions
+  /// throws ConfigError when the head width does not fit model.rope.
+  RotaryTable(const config::Model& options, int64_t prefix, int64_t head_width, double theta);
+  /// Of the prefix and of the patches keep_BK (all patches when undefined); undefined without rotary positions.
+  ops::Rotary on(at::Device device, const at::Tensor& keep_BK = {});
+
+ private:
+  std::string kind_ = "none";
+  std::vector<int64_t> grid_;
+  int64_t prefix_ = 0, head_width_ = 0;
+  double theta_ = 0.0;
+  ops::Rotary values_;
+};
+
+/// Small host lists of indices as device tensors, each copied once.
+class IndexTensors {
+ public:
+  at::Tensor on(at::Device device, const std::vector<int64_t>& values) const;
+
+ private:
+  mutable std::map<std::string, at::Tensor> known_;
+};
+
+/// Channels that the models of a recipe know: its variables, or in_channels when it names none.
+int64_t known_channels(const config::Model& options);
+/// Pixels of one channel of a patch: P^k.
+int64_t patch_pixels(const config::Model& options);
+
+/// The linear layer that predicts the pixels of a patch in the order (p, q[, r], c), channel fastest. With variables it
+/// has rows for every one the model knows, and a batch of some of them uses theirs only.
+/// Names    weight [P^k * C, D], bias [P^k * C].
+class PatchHead : public nn::Module {
+ public:
+  PatchHead(const config::Model& options, int64_t width, bool bias);
+  /// x [..., D] -> [..., P^k * channels]: `channels` as Encoder::channels_of gives them.
+  at::Tensor forward(const at::Tensor& x, const std::vector<int64_t>& channels) const;
+
+ private:
+  at::Tensor rows(const at::Tensor& parameter, const at::Tensor& channels) const;
+
+  int64_t pixels_, channels_;
+  std::shared_ptr<nn::Linear> all_;
+  IndexTensors indices_;
+};
+
 struct TrunkSizes {
   int64_t width, depth, num_heads, mlp_hidden;
   int first_index = 0;  // of the first block among all blocks of the model
@@ -84,6 +109,9 @@ double trunk_flops(const nn::Stack& trunk, int64_t tokens, int64_t width);
 /// Parameters whose name starts with `prefix` (or equals it), full names kept.
 std::vector<nn::NamedTensor> select(const std::vector<nn::NamedTensor>& all,
                                     const std::vector<std::string>& prefixes);
+/// Parameters of `all` that are in none of the units.
+std::vector<nn::NamedTensor> remaining(const std::vector<nn::NamedTensor>& all,
+                                       const std::vector<UnitSpec>& units);
 /// One unit per block of a trunk whose parameters are called "NAME.i.*".
 void add_trunk_units(std::vector<UnitSpec>& units, const std::vector<nn::NamedTensor>& all,
                      const std::string& name, nn::Stack* trunk);
@@ -97,9 +125,10 @@ class Taps {
        const std::vector<std::pair<std::string, int>>& trunks,
        std::map<std::string, at::Tensor>& found);
   void offer(const std::string& name, const at::Tensor& value);
-  /// Runs a trunk, keeping the wanted blocks "NAME.i".
+  /// Runs a trunk, keeping the wanted blocks "NAME.i"; the outputs of the blocks `also` go to also_outputs in order.
   at::Tensor run(const std::string& name, nn::Stack& trunk, const at::Tensor& x_BLD,
-                 const nn::Draws& draws);
+                 const nn::Context& context, const std::vector<int>& also = {},
+                 std::vector<at::Tensor>* also_outputs = nullptr);
 
  private:
   std::vector<std::string> wanted_;

@@ -3,9 +3,12 @@
 #include <ATen/core/grad_mode.h>
 
 #include "vitrail/core/error.h"
+#include "vitrail/models/diffusion.h"
 #include "vitrail/models/init.h"
 #include "vitrail/models/mae.h"
 #include "vitrail/models/model.h"
+#include "vitrail/models/sap.h"
+#include "vitrail/models/unetr.h"
 #include "vitrail/models/vit.h"
 #include "vitrail/ops/attention.h"
 
@@ -15,7 +18,7 @@ namespace {
 /// A model family: how to build it and what its parameters start as.
 struct Family {
   std::shared_ptr<Model> (*build)(const config::Model& options);
-  InitialRule (*initial)(double layer_scale, int64_t patch_values);
+  InitialRule (*initial)(const config::Model& options);
 };
 
 template <class Kind>
@@ -27,20 +30,32 @@ const std::map<std::string, Family>& families() {
   static const std::map<std::string, Family> table{
       {"vit", {build<Vit>, timm_initial}},
       {"mae", {build<Mae>, mae_initial}},
+      {"unetr", {build<Unetr>, unetr_initial}},
+      {"sap", {build<Sap>, sap_initial}},
+      {"diffusion", {build<Diffusion>, diffusion_initial}},
   };
   return table;
+}
+
+const Family& family_of(const config::Model& options) {
+  const auto family = families().find(options.kind.value);
+  VT_REQUIRE(ConfigError, family != families().end(),
+             "[config] model.kind '{}' is not a model of this program", options.kind.value);
+  return family->second;
 }
 
 }  // namespace
 
 std::shared_ptr<Model> make_model(const config::Model& options, uint64_t seed) {
-  const auto family = families().find(options.kind.value);
-  VT_REQUIRE(ConfigError, family != families().end(),
-             "[config] model.kind '{}' is not a model of this program", options.kind.value);
-  std::shared_ptr<Model> model = family->second.build(options);
-  initialise(model->named_parameters(), seed,
-             family->second.initial(options.layer_scale.value_or(0.0), options.patch_values()));
+  const Family& family = family_of(options);
+  std::shared_ptr<Model> model = family.build(options);
+  initialise(model->named_parameters(), seed, family.initial(options));
   return model;
+}
+
+std::shared_ptr<Model> make_model_shapes(const config::Model& options) {
+  const nn::ShapesOnly shapes_only;
+  return family_of(options).build(options);
 }
 
 void configure(Model& model, const config::Train& train) {
@@ -48,10 +63,11 @@ void configure(Model& model, const config::Train& train) {
     stack->set_engine(nn::autograd_engine(train.recompute == "block"));
     for (int i = 0; i < stack->depth(); ++i) {
       if (train.attention == "plain")
-        stack->block(i).attention().set_attend(
-            [](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-              return ops::plain_attention(q, k, v);
-            });
+        stack->block(i).attention().set_attend([](const at::Tensor& q, const at::Tensor& k,
+                                                  const at::Tensor& v,
+                                                  const at::Tensor& key_mask_BL) {
+          return ops::plain_attention(q, k, v, key_mask_BL);
+        });
       else
         stack->block(i).attention().set_attend(ops::sdpa);
     }
@@ -62,6 +78,10 @@ void move_parameters(Model& model, at::Device device, at::ScalarType dtype) {
   const at::NoGradGuard no_grad;
   for (nn::NamedTensor& parameter : model.named_parameters())
     parameter.tensor.set_data(parameter.tensor.to(device, dtype));
+}
+
+at::Tensor Model::features(const data::Batch&, const nn::Draws&) {
+  core::fail<core::ConfigError>("[model] this model has no encoder whose features could be read");
 }
 
 void Model::set_fixed_tensor(const std::string& name, const at::Tensor&) {

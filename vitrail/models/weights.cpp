@@ -8,39 +8,15 @@
 
 #include "vitrail/core/error.h"
 #include "vitrail/io/safetensors.h"
+#include "vitrail/models/adapt.h"
+#include "vitrail/models/key_map_rules.h"
+#include "vitrail/models/weights_report.h"
 #include "vitrail/ops/dtype.h"
 
 namespace vitrail::models {
 namespace {
 
-/// "a, b, c and 5 more"
-std::string first_few(const std::vector<std::string>& names) {
-  constexpr size_t kShown = 4;
-  const size_t shown = std::min(names.size(), kShown);
-  std::string text = fmt::format("{}", fmt::join(names.begin(), names.begin() + shown, ", "));
-  if (names.size() > shown) text += fmt::format(" and {} more", names.size() - shown);
-  return text;
-}
-
-/// "; 3 missing: a, b, c", or nothing.
-std::string clause(const char* what, const std::vector<std::string>& names) {
-  return names.empty() ? "" : fmt::format("; {} {}: {}", names.size(), what, first_few(names));
-}
-
-void check_complete(const LoadReport& report) {
-  VT_REQUIRE(CheckpointError, report.mismatched.empty(),
-             "[weights] {}: {}; model.image_size, patch_size, num_classes and sizes must be those "
-             "of the file, or set "
-             "model.weights.strict=false to skip such tensors",
-             report.source, first_few(report.mismatched));
-  VT_REQUIRE(CheckpointError, report.complete(),
-             "[weights] {} must hold exactly the model's tensors{}{}; model.weights.strict=false "
-             "loads what matches",
-             report.source, clause("missing", report.missing),
-             clause("unexpected", report.unexpected));
-}
-
-/// Moves `entry` into `target` or reports the other shape; true when loaded.
+/// Whether `entry` fits into `target`; reports the other shape when not.
 bool fits(const nn::NamedTensor& entry, const at::Tensor& target, LoadReport& report) {
   if (entry.tensor.sizes() == target.sizes()) return true;
   report.mismatched.push_back(fmt::format("'{}' must be [{}] but is [{}]", entry.name,
@@ -53,12 +29,21 @@ Naming naming_of(const std::string& word, const std::vector<nn::NamedTensor>& te
   return word == "auto" ? detect_naming(tensors) : parse_naming(word);
 }
 
-}  // namespace
-
-std::string LoadReport::describe() const {
-  return fmt::format("{}: {} tensors loaded{}{}{}", source, loaded, clause("missing", missing),
-                     clause("unexpected", unexpected), clause("of another shape", mismatched));
+/// Patches along each axis; empty when the options do not say.
+std::vector<int64_t> grid_of(const LoadOptions& options) {
+  std::vector<int64_t> grid;
+  if (options.patch_size > 0)
+    for (const int64_t side : options.image_size) grid.push_back(side / options.patch_size);
+  return grid;
 }
+
+std::vector<std::string> lines_of(const Renamed& renamed) {
+  std::vector<std::string> lines;
+  for (const auto& [name, what] : renamed.notes) lines.push_back(name + ": " + what);
+  return lines;
+}
+
+}  // namespace
 
 std::vector<nn::NamedTensor> read_tensors(const std::string& path) {
   const io::SafetensorsFile file = io::SafetensorsFile::open(path);
@@ -94,32 +79,51 @@ std::vector<nn::NamedTensor> model_tensors(Model& model) {
   return tensors;
 }
 
+LoadOptions load_options(const config::Model& model) {
+  return {model.weights.from.value, model.weights.strict, model.weights.adapt, model.image_size,
+          model.patch_size};
+}
+
 LoadReport load_tensors(Model& model, const std::vector<nn::NamedTensor>& tensors, bool strict,
                         const std::string& source) {
+  LoadOptions options;
+  options.strict = strict;
+  return load_tensors(model, tensors, options, source);
+}
+
+LoadReport load_tensors(Model& model, const std::vector<nn::NamedTensor>& tensors,
+                        const LoadOptions& options, const std::string& source) {
   const at::NoGradGuard no_grad;
-  LoadReport report{source, 0, {}, {}, {}};
-  std::map<std::string, at::Tensor> parameters, fixed;
-  for (const nn::NamedTensor& parameter : model.named_parameters())
-    parameters[parameter.name] = parameter.tensor;
-  for (const nn::NamedTensor& entry : model.fixed_tensors()) fixed[entry.name] = entry.tensor;
-  std::map<std::string, at::Tensor> absent = parameters;
+  const Wanted wanted = wanted_of(model, grid_of(options));
+  const Adapted adapted = options.adapt ? adapt(tensors, wanted) : fit(tensors, wanted);
+  LoadReport report;
+  report.source = source;
+  report.changed = adapted.notes;
+  std::map<std::string, at::Tensor> absent = wanted.parameters;
+  for (const std::string& name : adapted.fresh) absent.erase(name);
   std::vector<const nn::NamedTensor*> matched;
-  for (const nn::NamedTensor& entry : tensors) {
-    const auto parameter = parameters.find(entry.name);
-    const auto table = fixed.find(entry.name);
-    if (parameter == parameters.end() && table == fixed.end()) {
+  for (const nn::NamedTensor& entry : adapted.tensors) {
+    if (entry.name.starts_with(kUnused)) {
+      report.unused.push_back(entry.name.substr(std::strlen(kUnused)));
+      continue;
+    }
+    const auto parameter = wanted.parameters.find(entry.name);
+    const auto table = wanted.fixed.find(entry.name);
+    if (parameter == wanted.parameters.end() && table == wanted.fixed.end()) {
       report.unexpected.push_back(entry.name);
       continue;
     }
     absent.erase(entry.name);
-    if (fits(entry, parameter != parameters.end() ? parameter->second : table->second, report))
+    if (fits(entry, parameter != wanted.parameters.end() ? parameter->second : table->second,
+             report))
       matched.push_back(&entry);
   }
   for (const auto& [name, tensor] : absent) report.missing.push_back(name);
-  if (strict) check_complete(report);
+  if (options.strict) check_complete(report, options.adapt);
   for (const nn::NamedTensor* entry : matched) {
-    if (const auto parameter = parameters.find(entry->name); parameter != parameters.end())
-      parameter->second.copy_(entry->tensor);
+    if (const auto parameter = wanted.parameters.find(entry->name);
+        parameter != wanted.parameters.end())
+      at::Tensor(parameter->second).copy_(entry->tensor);
     else
       model.set_fixed_tensor(entry->name, entry->tensor);
     ++report.loaded;
@@ -127,31 +131,44 @@ LoadReport load_tensors(Model& model, const std::vector<nn::NamedTensor>& tensor
   return report;
 }
 
+LoadReport load_weights(Model& model, const std::string& path, const LoadOptions& options) {
+  const std::vector<nn::NamedTensor> theirs = read_tensors(path);
+  const Renamed ours = import_names(theirs, naming_of(options.from, theirs), options.image_size);
+  LoadReport report = load_tensors(model, ours.tensors, options, path);
+  report.changed.insert(report.changed.begin(), ours.notes.begin(), ours.notes.end());
+  return report;
+}
+
 LoadReport load_weights(Model& model, const std::string& path, const std::string& from,
                         bool strict) {
-  const std::vector<nn::NamedTensor> tensors = read_tensors(path);
-  return load_tensors(model, import_names(tensors, naming_of(from, tensors)), strict, path);
+  LoadOptions options;
+  options.from = from, options.strict = strict;
+  return load_weights(model, path, options);
 }
 
-void save_weights(Model& model, const std::string& path, Naming to) {
+void save_weights(Model& model, const std::string& path, Naming to,
+                  const std::vector<int64_t>& image_size) {
   std::vector<nn::NamedTensor> tensors = model_tensors(model);
   for (nn::NamedTensor& entry : tensors) entry.tensor = entry.tensor.to(at::kCPU, at::kFloat);
-  write_tensors(path, export_names(tensors, to), {{"format", "pt"}});
+  write_tensors(path, export_names(tensors, to, image_size).tensors, {{"format", "pt"}});
 }
 
-int64_t import_weights(const std::string& path, const std::string& from,
-                       const std::string& output) {
+Converted import_weights(const std::string& path, const std::string& from,
+                         const std::string& output, const std::vector<int64_t>& image_size) {
   const std::vector<nn::NamedTensor> theirs = read_tensors(path);
-  const std::vector<nn::NamedTensor> ours = import_names(theirs, naming_of(from, theirs));
-  write_tensors(output, ours, {{"format", "pt"}});
-  return static_cast<int64_t>(ours.size());
+  const Naming naming = naming_of(from, theirs);
+  const Renamed ours = import_names(theirs, naming, image_size);
+  write_tensors(output, ours.tensors, {{"format", "pt"}});
+  return {static_cast<int64_t>(ours.tensors.size()), naming, Naming::vitrail, lines_of(ours)};
 }
 
-int64_t export_weights(const std::string& path, const std::string& to, const std::string& output) {
-  const std::vector<nn::NamedTensor> theirs = export_names(read_tensors(path), parse_naming(to));
+Converted export_weights(const std::string& path, const std::string& to, const std::string& output,
+                         const std::vector<int64_t>& image_size) {
+  const Naming naming = parse_naming(to);
+  const Renamed theirs = export_names(read_tensors(path), naming, image_size);
   // The Python library's reader wants to know which framework's layout this is.
-  write_tensors(output, theirs, {{"format", "pt"}});
-  return static_cast<int64_t>(theirs.size());
+  write_tensors(output, theirs.tensors, {{"format", "pt"}});
+  return {static_cast<int64_t>(theirs.tensors.size()), Naming::vitrail, naming, lines_of(theirs)};
 }
 
 std::string inspect_weights(const std::string& path) {

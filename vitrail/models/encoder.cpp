@@ -1,0 +1,207 @@
+#include "vitrail/models/encoder.h"
+
+#include <algorithm>
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/ones.h>
+
+#include "vitrail/core/error.h"
+#include "vitrail/ops/masking.h"
+#include "vitrail/ops/random.h"
+
+namespace vitrail::models {
+
+int64_t prefix_tokens(const config::Model& options) {
+  return (options.class_token ? 1 : 0) + options.register_tokens;
+}
+
+Positions::Positions(const config::Model& options, int64_t width)
+    : prefix_(prefix_tokens(options)) {
+  const int64_t leaves = options.adaptive.fixed_length;
+  if (leaves > 0 && options.adaptive.position_embedding) {
+    of_leaves_ = std::make_shared<LeafPosition>(options, width);
+  } else if (options.pos_embed == "sincos") {
+    VT_REQUIRE(ConfigError, leaves == 0,
+               "[config] model.pos_embed=sincos needs a grid of patches, which model.adaptive has "
+               "not; set model.adaptive.position_embedding=true or model.pos_embed=learned");
+    fixed_ = FixedTable(position_table(options, prefix_, width));
+  } else if (options.pos_embed == "learned") {
+    learned_shape_ = {1, prefix_ + (leaves > 0 ? leaves : options.num_patches()), width};
+    // The others' initial values are random.
+    if ((options.kind == "mae" || options.kind == "diffusion") && leaves == 0)
+      start_ = position_table(options, prefix_, width);
+  }
+}
+
+void Positions::set_learned(at::Tensor parameter) {
+  learned_ = std::move(parameter);
+  if (start_.defined()) start_at(learned_, start_);
+  start_ = at::Tensor();
+}
+
+at::Tensor Positions::table_like(const at::Tensor& x) const {
+  return learned_.defined() ? learned_ : fixed_.defined() ? fixed_.like(x) : at::Tensor();
+}
+
+at::Tensor Positions::of_patches(const data::Batch& batch, const at::Tensor& keep_BK,
+                                 const at::Tensor& like) const {
+  at::Tensor positions_BLD;
+  if (of_leaves_)
+    positions_BLD = of_leaves_->forward(batch.leaf_boxes);
+  else if (const at::Tensor table_1TD = table_like(like); table_1TD.defined())
+    positions_BLD = table_1TD.slice(1, prefix_);
+  if (!positions_BLD.defined() || !keep_BK.defined()) return positions_BLD;
+  return ops::gather_tokens(positions_BLD.expand({keep_BK.size(0), -1, -1}), keep_BK);
+}
+
+at::Tensor Positions::of_prefix(const at::Tensor& like) const {
+  const at::Tensor table_1TD = table_like(like);
+  return table_1TD.defined() ? table_1TD.slice(1, 0, prefix_) : at::Tensor();
+}
+
+at::Tensor key_mask(const config::Model& options, const data::Batch& batch,
+                    const at::Tensor& keep_BK) {
+  if (options.adaptive.fixed_length == 0) return {};
+  at::Tensor real_BK = real_leaves(batch.leaf_boxes);
+  if (keep_BK.defined()) real_BK = real_BK.gather(1, keep_BK);
+  const int64_t prefix = prefix_tokens(options);
+  if (prefix == 0) return real_BK;
+  return at::cat({at::ones({real_BK.size(0), prefix}, real_BK.options()), real_BK}, 1);
+}
+
+Encoder::Encoder(const config::Model& options)
+    : options_(options),
+      prefix_(models::prefix_tokens(options)),
+      positions_(options, options.embed_dim) {
+  VT_REQUIRE(ConfigError, options.patch_drop_rate >= 0.0 && options.patch_drop_rate < 1.0,
+             "[config] model.patch_drop_rate must be in [0, 1) but got {}",
+             options.patch_drop_rate);
+  VT_REQUIRE(ConfigError, options.patch_drop_rate == 0.0 || options.kind == "vit",
+             "[config] model.patch_drop_rate needs model.kind=vit but the kind is {}, whose output "
+             "needs every patch; set it to 0",
+             options.kind.value);
+  const int64_t D = options.embed_dim;
+  if (options.class_token) cls_token_ = register_parameter("cls_token", {1, 1, D});
+  if (options.register_tokens > 0)
+    reg_token_ = register_parameter("reg_token", {1, options.register_tokens, D});
+  if (const auto shape = positions_.learned_shape(); !shape.empty())
+    positions_.set_learned(register_parameter("pos_embed", shape));
+  if (const auto leaves = positions_.of_leaves()) register_module("leaf_position", leaves);
+  NamedTokenizer named = make_tokenizer(options);
+  tokenizer_ = register_module(named.name, named.tokenizer);
+  blocks_ = register_module("blocks", make_trunk(options, trunk_sizes(options)));
+  rotary_ = RotaryTable(options, prefix_, D / options.num_heads, options.rope_theta);
+  // With pool avg the head normalises after the mean.
+  const bool in_head = options.kind == "vit" && options.pool == "avg";
+  if (options.final_norm && !in_head)
+    norm_ = register_module("norm", std::make_shared<nn::Norm>(D, norm_options(options)));
+}
+
+std::vector<int64_t> Encoder::channels_of(const data::Batch& batch) const {
+  if (!options_.variables.empty()) return variable_ids(options_, batch.variables);
+  VT_REQUIRE(DataError, batch.variables.empty(),
+             "[model] a batch names the variable '{}' but model.variables is empty",
+             batch.variables.front());
+  std::vector<int64_t> all(options_.in_channels);
+  for (size_t c = 0; c < all.size(); ++c) all[c] = static_cast<int64_t>(c);
+  return all;
+}
+
+/// Patches that stay in training, by ascending noise; undefined when all do. Padding leaves go first.
+at::Tensor Encoder::draw_kept(const data::Batch& batch, const nn::Draws& draws) const {
+  if (!draws.training || options_.patch_drop_rate == 0.0) return {};
+  const int64_t L = num_patches();
+  at::Tensor noise_BL = ops::uniform(draws.key(core::Stream::patch_drop, 0), draws.sample_ids, L);
+  if (options_.adaptive.fixed_length > 0)
+    noise_BL = noise_BL + real_leaves(batch.leaf_boxes).logical_not();
+  const int64_t kept = std::max<int64_t>(1, ops::kept_tokens(L, options_.patch_drop_rate));
+  return ops::random_masking(noise_BL, kept).keep_BK;
+}
+
+Tokens Encoder::embed(const data::Batch& batch, const nn::Draws& draws, const at::Tensor& chosen) {
+  const at::Tensor keep_BK = chosen.defined() ? chosen : draw_kept(batch, draws);
+  at::Tensor x_BKD = tokenizer_->forward(batch, keep_BK);
+  const at::Tensor of_patches = positions_.of_patches(batch, keep_BK, x_BKD);
+  if (of_patches.defined()) x_BKD = x_BKD + of_patches;
+
+  std::vector<at::Tensor> prefix;
+  for (const at::Tensor& token : {cls_token_, reg_token_})
+    if (token.defined()) prefix.push_back(token);
+  if (!prefix.empty()) {
+    at::Tensor prefix_1PD = prefix.size() > 1 ? at::cat(prefix, 1) : prefix[0];
+    const at::Tensor of_prefix = positions_.of_prefix(x_BKD);
+    if (of_prefix.defined()) prefix_1PD = prefix_1PD + of_prefix;
+    x_BKD = at::cat({prefix_1PD.expand({x_BKD.size(0), -1, -1}), x_BKD}, 1);
+  }
+  Tokens tokens{end_dropout(x_BKD, options_.pos_drop_rate, draws, EndDraw::pos_drop), draws};
+  tokens.context.rotary = rotary_.on(x_BKD.device(), keep_BK);
+  tokens.context.key_mask_BT = key_mask(options_, batch, keep_BK);
+  return tokens;
+}
+
+at::Tensor Encoder::run(const Tokens& tokens, Taps& tap, const std::vector<int>& inner,
+                        std::vector<at::Tensor>* inner_outputs) {
+  tap.offer("embed", tokens.x_BTD);
+  at::Tensor x_BTD =
+      tap.run("blocks", *blocks_, tokens.x_BTD, tokens.context, inner, inner_outputs);
+  if (norm_) x_BTD = norm_->forward(x_BTD);
+  tap.offer("norm", x_BTD);
+  return x_BTD;
+}
+
+std::vector<nn::NamedTensor> Encoder::fixed_tensors() const {
+  if (!positions_.fixed().defined()) return {};
+  return {{"pos_embed", positions_.fixed().values()}};
+}
+
+bool Encoder::set_fixed_tensor(const std::string& name, const at::Tensor& values) {
+  if (name != "pos_embed" || !positions_.fixed().defined()) return false;
+  positions_.fixed().set(values);
+  return true;
+}
+
+std::vector<UnitSpec> Encoder::units(const std::vector<nn::NamedTensor>& all) {
+  std::vector<std::string> prefixes{"cls_token", "reg_token", "pos_embed", "leaf_position."};
+  for (const std::string& prefix : tokenizer_->prefixes()) prefixes.push_back(prefix);
+  std::vector<UnitSpec> units;
+  units.push_back({"embed", select(all, prefixes)});
+  add_trunk_units(units, all, "blocks", blocks_.get());
+  return units;
+}
+
+EncoderModel::EncoderModel(const config::Model& options)
+    : options_(options), encoder_(register_module("", std::make_shared<Encoder>(options))) {}
+
+at::Tensor EncoderModel::features(const data::Batch& batch, const nn::Draws& draws) {
+  std::map<std::string, at::Tensor> none;
+  Taps tap({}, {}, {}, none);
+  const Tokens tokens = encoder_->embed(batch, draws);
+  const int64_t prefix = encoder_->prefix_tokens();
+  const at::Tensor patches_BLD = encoder_->run(tokens, tap).slice(1, prefix).to(at::kFloat);
+  if (!tokens.context.key_mask_BT.defined()) return patches_BLD.mean(1);
+  const at::Tensor real_BL1 = tokens.context.key_mask_BT.slice(1, prefix).unsqueeze(-1);
+  return (patches_BLD * real_BL1).sum(1) / real_BL1.sum(1).clamp_min(1);
+}
+
+std::vector<UnitSpec> EncoderModel::units() {
+  const std::vector<nn::NamedTensor> all = named_parameters();
+  std::vector<UnitSpec> units = encoder_->units(all);
+  const UnitSpec rest{"head", remaining(all, units)};
+  if (!rest.parameters.empty()) units.push_back(rest);
+  return units;
+}
+
+double EncoderModel::train_flops_per_sample() const {
+  return trunk_flops(encoder_->blocks(), tokens_per_sample(), options_.embed_dim);
+}
+
+int64_t EncoderModel::tokens_per_sample() const {
+  return encoder_->prefix_tokens() + encoder_->num_patches();
+}
+
+void EncoderModel::set_fixed_tensor(const std::string& name, const at::Tensor& values) {
+  if (!encoder_->set_fixed_tensor(name, values)) Model::set_fixed_tensor(name, values);
+}
+
+}  // namespace vitrail::models

@@ -1,0 +1,209 @@
+#include "vitrail/models/losses.h"
+
+#include <algorithm>
+#include <limits>
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/where.h>
+#include <fmt/ranges.h>
+
+#include "vitrail/core/error.h"
+
+namespace vitrail::models {
+namespace {
+
+constexpr double kSmallestMiss = 1e-30;
+/// Keeps the Dice of an empty class finite.
+constexpr double kDiceSmoothing = 1e-6;
+/// He et al.'s, inside the root.
+constexpr double kPatchVariance = 1e-6;
+
+at::Tensor at_least_float(const at::Tensor& x) {
+  return x.scalar_type() == at::kDouble ? x : x.to(at::kFloat);
+}
+
+/// Logits [B, C, N] with one label for each of N pixels, checked.
+struct Pixels {
+  at::Tensor logits_BCN, label_BN;
+  at::Tensor counts_BN;  // bool
+  /// Bool, one byte a logit: the class of each pixel, none for -1. Selecting by it is a plain sum
+  /// forward and backward, where gather and torch's nll_loss2d add atomically on GPUs.
+  at::Tensor truth_BCN;
+};
+
+void check_shapes(const at::Tensor& logits, const at::Tensor& label) {
+  const bool fits = logits.dim() >= 2 && label.dim() == logits.dim() - 1 && logits.size(1) >= 1 &&
+                    label.size(0) == logits.size(0) &&
+                    label.sizes().slice(1).equals(logits.sizes().slice(2));
+  VT_CHECK(fits,
+           "[loss] labels must have the shape of the logits without their classes but got [{}] and "
+           "[{}]",
+           fmt::join(label.sizes(), ", "), fmt::join(logits.sizes(), ", "));
+  // On a GPU the question would stop the queue; such a label then belongs to no class.
+  if (!label.is_cpu() || label.numel() == 0) return;
+  const int64_t largest = label.max().item<int64_t>();
+  VT_REQUIRE(DataError, largest < logits.size(1),
+             "[loss] a label must be below model.num_classes = {} but got {}", logits.size(1),
+             largest);
+}
+
+Pixels pixels_of(const at::Tensor& logits, const at::Tensor& label) {
+  check_shapes(logits, label);
+  const int64_t B = logits.size(0), C = logits.size(1), N = label.numel() / std::max<int64_t>(B, 1);
+  Pixels pixels;
+  pixels.logits_BCN = at_least_float(logits).reshape({B, C, N});
+  pixels.label_BN = label.to(at::kLong).reshape({B, N});
+  const at::Tensor class_C1 = at::arange(C, pixels.label_BN.options()).unsqueeze(1);
+  pixels.counts_BN = pixels.label_BN.ge(0).logical_and(pixels.label_BN.lt(C));
+  pixels.truth_BCN = pixels.label_BN.unsqueeze(1).eq(class_C1);
+  return pixels;
+}
+
+/// [C], or undefined when every class weighs 1.
+at::Tensor class_weights(const Pixels& pixels, const config::Model& options) {
+  if (options.class_weights.empty()) return {};
+  const at::Tensor& logits = pixels.logits_BCN;
+  VT_REQUIRE(ConfigError, static_cast<int64_t>(options.class_weights.size()) == logits.size(1),
+             "[config] model.class_weights must hold one weight for each of {} classes but has {}",
+             logits.size(1), options.class_weights.size());
+  return at::tensor(options.class_weights, at::kDouble).to(logits.device(), logits.scalar_type());
+}
+
+/// [B, N]: the weight of each pixel's class, 0 where it counts nowhere.
+at::Tensor pixel_weights(const Pixels& pixels, const at::Tensor& weight_C) {
+  if (!weight_C.defined()) return pixels.counts_BN.to(pixels.logits_BCN.scalar_type());
+  const at::Tensor index_BN = pixels.label_BN.clamp(0, weight_C.size(0) - 1);
+  return weight_C.index_select(0, index_BN.flatten()).view_as(index_BN) * pixels.counts_BN;
+}
+
+/// [B, N]: log probability of each pixel's class, 0 where it counts nowhere.
+at::Tensor log_p_of_truth(const Pixels& pixels, const at::Tensor& log_p_BCN) {
+  return at::where(pixels.truth_BCN, log_p_BCN, 0.0).sum(1);
+}
+
+at::Tensor cross_entropy(const Pixels& pixels, const config::Model& options) {
+  const at::Tensor weight_C = class_weights(pixels, options);
+  const at::Tensor weight_BN = pixel_weights(pixels, weight_C);
+  const at::Tensor log_p_BCN = at::log_softmax(pixels.logits_BCN, 1);
+  at::Tensor sum = -(log_p_of_truth(pixels, log_p_BCN) * weight_BN).sum();
+  if (const double smoothing = options.label_smoothing; smoothing > 0) {
+    const at::Tensor of_classes_BCN =
+        weight_C.defined() ? log_p_BCN * weight_C.unsqueeze(1) : log_p_BCN;
+    const at::Tensor smooth = -(of_classes_BCN.sum(1) * pixels.counts_BN).sum();
+    sum = (1.0 - smoothing) * sum + smoothing / log_p_BCN.size(1) * smooth;
+  }
+  const at::Tensor total = weight_BN.sum();
+  return sum / at::where(total > 0, total, 1.0);
+}
+
+at::Tensor focal(const Pixels& pixels, const config::Model& options) {
+  const at::Tensor log_p_BN = log_p_of_truth(pixels, at::log_softmax(pixels.logits_BCN, 1));
+  // 1 - p without cancellation. At p = 1 a root of it has no derivative, hence the floor.
+  const at::Tensor miss_BN = (-log_p_BN.expm1()).clamp_min(kSmallestMiss);
+  const at::Tensor loss_BN = -miss_BN.pow(options.focal_gamma) * log_p_BN;
+  const at::Tensor weight_BN = pixel_weights(pixels, class_weights(pixels, options));
+  return (loss_BN * weight_BN).sum() /
+         pixels.counts_BN.sum().clamp_min(1).to(loss_BN.scalar_type());
+}
+
+/// What all Dice losses are made of, sums over the pixels that count.
+struct Overlap {
+  at::Tensor both_BC;   // sum of p g
+  at::Tensor truth_BC;  // sum of g = sum of g^2
+  at::Tensor guess_BC;  // sum of p or of p^2
+  at::Tensor counts_B;  // 1 where a sample has a pixel that counts
+};
+
+Overlap overlap(const Pixels& pixels, bool squared) {
+  const at::Tensor p_BCN = at::softmax(pixels.logits_BCN, 1);
+  const auto type = p_BCN.scalar_type();
+  Overlap sums;
+  sums.both_BC = at::where(pixels.truth_BCN, p_BCN, 0.0).sum(2);
+  sums.truth_BC = pixels.truth_BCN.sum(2).to(type);
+  sums.guess_BC = ((squared ? p_BCN * p_BCN : p_BCN) * pixels.counts_BN.unsqueeze(1)).sum(2);
+  sums.counts_B = pixels.counts_BN.any(1).to(type);
+  return sums;
+}
+
+/// Mean over the samples that count.
+at::Tensor sample_mean(const at::Tensor& loss_B, const at::Tensor& counts_B) {
+  return (loss_B * counts_B).sum() / counts_B.sum().clamp_min(1);
+}
+
+at::Tensor dice(const Pixels& pixels) {
+  const Overlap sums = overlap(pixels, /*squared=*/true);
+  const at::Tensor loss_BC =
+      1.0 - 2.0 * sums.both_BC / (sums.guess_BC + sums.truth_BC + kDiceSmoothing);
+  return sample_mean(loss_BC.mean(1), sums.counts_B);
+}
+
+at::Tensor generalized_dice(const Pixels& pixels) {
+  const Overlap sums = overlap(pixels, /*squared=*/false);
+  // Relative to the largest weight, which cancels: squares of voxel counts would leave fp32.
+  const at::Tensor present_BC = sums.truth_BC > 0;
+  const at::Tensor smallest_B1 =
+      at::where(present_BC, sums.truth_BC, std::numeric_limits<float>::max()).amin(1, true);
+  const at::Tensor weight_BC =
+      at::where(present_BC, (smallest_B1 / sums.truth_BC.clamp_min(1)).square(), 1.0);
+  const at::Tensor both_B = (weight_BC * sums.both_BC).sum(1);
+  const at::Tensor all_B = (weight_BC * (sums.guess_BC + sums.truth_BC)).sum(1);
+  return sample_mean(1.0 - 2.0 * both_B / at::where(sums.counts_B > 0, all_B, 1.0), sums.counts_B);
+}
+
+[[noreturn]] void unknown(const config::Model& options, const char* allowed) {
+  core::fail<core::ConfigError>("[config] model.loss must be {} for model.kind={} but got {}",
+                                allowed, options.kind.value, options.loss.value);
+}
+
+}  // namespace
+
+at::Tensor classification_loss(const at::Tensor& logits_BC, const at::Tensor& label_B,
+                               const config::Model& options) {
+  const Pixels rows = pixels_of(logits_BC, label_B);
+  if (options.loss == "cross_entropy") return cross_entropy(rows, options);
+  if (options.loss == "focal") return focal(rows, options);
+  unknown(options, "cross_entropy or focal");
+}
+
+at::Tensor segmentation_loss(const at::Tensor& logits, const at::Tensor& label,
+                             const config::Model& options) {
+  const Pixels pixels = pixels_of(logits, label);
+  if (options.loss == "cross_entropy") return cross_entropy(pixels, options);
+  if (options.loss == "focal") return focal(pixels, options);
+  if (options.loss == "dice") return dice(pixels);
+  if (options.loss == "dice_ce") return dice(pixels) + cross_entropy(pixels, options);
+  if (options.loss == "dice_focal") return dice(pixels) + focal(pixels, options);
+  if (options.loss == "generalized_dice") return generalized_dice(pixels);
+  unknown(options, "cross_entropy, focal, dice, dice_ce, dice_focal or generalized_dice");
+}
+
+at::Tensor reconstruction_loss(const at::Tensor& prediction_BLS, const at::Tensor& target_BLS,
+                               const at::Tensor& mask_BL, const config::Model& options,
+                               const at::Tensor& counts_BL) {
+  VT_CHECK(prediction_BLS.dim() == 3 && prediction_BLS.sizes().equals(target_BLS.sizes()),
+           "[loss] prediction and target must be [B, L, S] alike but got [{}] and [{}]",
+           fmt::join(prediction_BLS.sizes(), ", "), fmt::join(target_BLS.sizes(), ", "));
+  const at::Tensor error_BL =
+      (at_least_float(prediction_BLS) - at_least_float(target_BLS)).square().mean(-1);
+  const bool hidden_only = options.loss == "masked_mse";
+  if (!hidden_only && !(options.loss == "mse")) unknown(options, "masked_mse or mse");
+  if (!hidden_only && !counts_BL.defined()) return error_BL.mean();
+  at::Tensor scored_BL = hidden_only ? mask_BL : counts_BL;
+  if (hidden_only && counts_BL.defined()) scored_BL = mask_BL * counts_BL;
+  VT_CHECK(scored_BL.sizes().equals(error_BL.sizes()), "[loss] mask must be [{}] but got [{}]",
+           fmt::join(error_BL.sizes(), ", "), fmt::join(scored_BL.sizes(), ", "));
+  scored_BL = scored_BL.to(error_BL.scalar_type());
+  return (error_BL * scored_BL).sum() / scored_BL.sum().clamp_min(1);
+}
+
+PatchScale patch_scale(const at::Tensor& target_BLS) {
+  const at::Tensor variance = target_BLS.var(at::OptionalIntArrayRef(-1), /*correction=*/1,
+                                             /*keepdim=*/true);
+  return {target_BLS.mean(-1, /*keepdim=*/true), (variance + kPatchVariance).sqrt()};
+}
+
+}  // namespace vitrail::models

@@ -1,0 +1,42 @@
+#pragma once
+/// What UNETR and SAP share: an encoder without prefix tokens, a decoder of one unit, a class for every place.
+///
+/// Shapes   B batch, L patches or leaves, D width, k axes.
+
+#include <cstdint>
+#include <vector>
+
+#include "vitrail/models/encoder.h"
+#include "vitrail/models/init.h"
+
+namespace vitrail::models {
+
+class Segmenter : public EncoderModel {
+ public:
+  /// throws ConfigError for prefix tokens, fewer than two classes, or a loss that is not one of segmentation.
+  explicit Segmenter(const config::Model& options);
+  Task task() const override { return Task::segmentation; }
+  /// The encoder's units, then "decoder".
+  std::vector<UnitSpec> units() override;
+
+ protected:
+  int64_t axes() const { return static_cast<int64_t>(options_.image_size.size()); }
+  bool adaptive() const { return options_.adaptive.fixed_length > 0; }
+  at::ScalarType dtype() const { return encoder_->tokenizer().dtype(); }
+  /// Logits in fp32 (fp64 stays) and their loss when there are labels.
+  Output finish(Output out, const at::Tensor& logits, const at::Tensor& label) const;
+  /// Forward and backward of the decoder: six operations per multiply-add, in addition to the encoder's.
+  double with_decoder(double multiply_adds) const {
+    return EncoderModel::train_flops_per_sample() + 6.0 * multiply_adds;
+  }
+};
+
+/// x_BLD -> [B, D, grid...], rows in raster order.
+at::Tensor as_map(const at::Tensor& x_BLD, at::IntArrayRef grid);
+
+/// timm_initial for the encoder and linear layers, PyTorch's for convolutions: uniform in +-1/sqrt(size(1) * K^k), of a
+/// bias as of its weight. Learned positions keep the sin-cos table they were built with; for adaptive patches they
+/// are normal(0.02).
+InitialRule segmenter_initial(const config::Model& options);
+
+}  // namespace vitrail::models
