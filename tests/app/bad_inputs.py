@@ -79,6 +79,22 @@ def folder_source(name, files, *more):
                  "data.batch_size=4", *more)
 
 
+def written(model, source="reader: random", verb=("train",), options=(), end=""):
+    """A verb with a recipe of its own; `options` may hold functions of the place."""
+    text = ("run: {{name: bad, output: {folder}/runs, device: cpu, threads: 1}}\nmodel: {{{model}}}\n"
+            "data: {{batch_size: 4, workers: 1, sources: [{{{source}}}]}}\ntrain: {{steps: 1}}\n" + end)
+    def arguments(place):
+        recipe = place.file("own.yaml", text.format(folder=place.folder, model=model, source=source.format(folder=place.folder)))
+        return [verb[0], recipe, *verb[1:], *[o(place) if callable(o) else o for o in options]]
+    return arguments
+
+
+UNETR = "kind: unetr, image_size: [16, 16], patch_size: 4, in_channels: 1, num_classes: 2, embed_dim: 32, depth: 4, num_heads: 2, feature_size: 4"
+DIFFUSION = "kind: diffusion, image_size: [8, 8], patch_size: 4, in_channels: 1, num_classes: 3, embed_dim: 32, depth: 2, num_heads: 2, decoder: linear, num_timesteps: 20"
+MAE = "kind: mae, image_size: [8, 8], patch_size: 2, in_channels: 1, embed_dim: 32, depth: 2, num_heads: 2, decoder_embed_dim: 32, decoder_depth: 1, decoder_num_heads: 2"
+OUT = ("--output", lambda p: p.path("o.png"))
+
+
 def eval_with(make_weights, *overrides):
     return lambda place: ["eval", place.recipe, "run.name=earlier", "--weights", make_weights(place), *overrides]
 
@@ -155,6 +171,33 @@ CASES = [
     ("resume from nowhere", lambda p: ["train", p.recipe, "run.name=bad", "--resume", p.path("none")], CHECKPOINT, ["none"]),
     ("resume another model", lambda p: ["train", p.recipe, "run.name=bad", "model.embed_dim=64", "--resume", p.checkpoint], CHECKPOINT, ["step-00000020"]),
     ("unknown split", lambda p: ["eval", p.recipe, "run.name=earlier", "--split", "nowhere"], USAGE, ["nowhere", "digits"]),
+    # --- models that do not fit together
+    ("segmentation without labels", written(UNETR, "reader: images, root: {folder}"), USAGE, ["labels"]),
+    ("segmentation of a classifier's folder", written(UNETR, "reader: image_folder, root: {folder}"), USAGE, ["labels"]),
+    ("segmentation of one class", written(UNETR.replace("num_classes: 2", "num_classes: 1")), USAGE, ["num_classes", "1"]),
+    ("pixel loss of a segmentation", written(UNETR + ", loss: mse"), USAGE, ["model.loss", "mse"]),
+    ("skips of three blocks", written(UNETR.replace("depth: 4", "depth: 3")), USAGE, ["model.depth", "3", "skips"]),
+    ("linear decoder with skips", written(UNETR + ", decoder: linear"), USAGE, ["decoder", "skips"]),
+    ("class token of a segmentation", written(UNETR + ", class_token: true"), USAGE, ["class_token"]),
+    ("heads of a segmentation", written(UNETR.replace("num_heads: 2", "num_heads: 5")), USAGE, ["num_heads", "32", "5"]),
+    ("decoder heads of an autoencoder", written(MAE.replace("decoder_num_heads: 2", "decoder_num_heads: 3")), USAGE, ["decoder_num_heads", "32", "3"]),
+    ("sincos in 3-D", written("kind: vit, image_size: [8, 8, 8], patch_size: 4, in_channels: 1, num_classes: 2, embed_dim: 32, depth: 1, num_heads: 2, pos_embed: sincos"), USAGE, ["embed_dim", "6", "32"]),
+    ("preset of another kind", written("kind: vit, preset: mae3d_2b"), USAGE, ["mae3d_2b"]),
+    ("unknown preset", written("kind: mae, preset: mae3d_3b"), USAGE, ["mae3d_3b", "mae3d_2b"]),
+    ("layer decay above one", train("train.optimizer.layer_decay=1.5"), USAGE, ["layer_decay", "1.5"]),
+    # --- drawing samples
+    ("samples of a classifier", written("kind: vit, image_size: [8, 8], patch_size: 2, in_channels: 1, num_classes: 10, embed_dim: 32, depth: 1, num_heads: 2", verb=("sample",), options=OUT), USAGE, ["diffusion"]),
+    ("more steps than levels", written(DIFFUSION, verb=("sample",), options=("--steps", "21", *OUT)), USAGE, ["21", "20"]),
+    ("unknown class to draw", written(DIFFUSION, verb=("sample",), options=("--class", "3", *OUT)), USAGE, ["3"]),
+    ("negative class to draw", written(DIFFUSION, verb=("sample",), options=("--class", "-1", *OUT)), USAGE, ["-1"]),
+    ("class without classes", written(DIFFUSION.replace("num_classes: 3", "num_classes: 0"), verb=("sample",), options=("--class", "0", *OUT)), USAGE, ["class"]),
+    ("no samples", written(DIFFUSION, verb=("sample",), options=("--count", "0", *OUT)), USAGE, ["0"]),
+    ("samples of an untrained run", written(DIFFUSION, verb=("sample",), options=OUT), CHECKPOINT, ["bad"]),
+    # --- probes
+    ("unknown probe", lambda p: ["eval", p.recipe, "run.name=earlier", "--probe", "svm"], USAGE, ["svm", "knn"]),
+    ("probe of a diffusion model", written(DIFFUSION, verb=("eval", "--probe", "knn"), end="eval: {{sources: [{{reader: random}}]}}\n"), USAGE, ["diffusion"]),
+    ("probe without held-out data", lambda p: ["eval", p.recipe, "run.name=earlier", "eval.sources=[]", "--probe", "knn"], USAGE, ["eval.sources"]),
+    ("probe of an unknown split", lambda p: ["eval", p.recipe, "run.name=earlier", "--probe", "knn", "--split", "nowhere"], USAGE, ["nowhere"]),
     # --- output
     ("output below a file", train(lambda p: f"run.output={p.file('plain', 'x')}/runs"), OTHER, ["plain"]),
     ("output in /proc", train("run.output=/proc/none"), OTHER, ["/proc/none"]),
@@ -165,6 +208,10 @@ CASES = [
     ("forward on a file without an image", lambda p: ["forward", p.recipe, "--input", p.weights, "--output", p.path("o")], DATA, ["image"]),
     ("predict on nothing", lambda p: ["predict", p.recipe, "run.name=earlier", "--input", p.path("none"), "--output", p.path("o.csv")], DATA, ["none"]),
     ("predict on a broken image", lambda p: ["predict", p.recipe, "run.name=earlier", "--input", p.file("b.png", b"x"), "--output", p.path("o.csv")], DATA, ["b.png"]),
+    ("predict on an empty folder", lambda p: ["predict", p.recipe, "run.name=earlier", "--input", p.images("void", {"a.txt": b"x"}), "--output", p.path("o.csv")], DATA, ["void"]),
+    ("predict with a diffusion model", written(DIFFUSION, verb=("predict",), options=("--input", lambda p: p.file("g.png", png()), *OUT)), USAGE, ["diffusion", "sample"]),
+    ("predict with an untrained segmentation", written(UNETR, verb=("predict",), options=("--input", lambda p: p.file("g.png", png()), *OUT)), CHECKPOINT, ["bad"]),
+    ("predict without an input", lambda p: ["predict", p.recipe, "run.name=earlier", "--output", p.path("o.csv")], USAGE, ["--input"]),
     ("predict to nowhere", lambda p: ["predict", p.recipe, "run.name=earlier", "--input", p.file("g.png", png()), "--output", p.path("none/o.csv")], OTHER, ["none"]),
 ]
 
@@ -195,6 +242,13 @@ def faults(done, code, words):
     return found
 
 
+def left_behind(place, code):
+    """What a refused command wrote although nothing was to come of it."""
+    found = [name for name in ("o", "o.csv", "o.png") if os.path.exists(place.path(name))]
+    bad = os.path.join(place.folder, "runs", "bad")
+    return [f"{name} was written" for name in found + (["runs/bad"] if code == USAGE and os.path.exists(bad) else [])]
+
+
 def full_disk(place):
     """A run whose files may not grow past 64 KiB, as on a full disk: the earlier run and its checkpoints stay."""
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
@@ -221,7 +275,7 @@ def main():
             if chosen and name not in chosen:
                 continue
             done = run(arguments(place), timeout=60)
-            found = faults(done, code, words)
+            found = faults(done, code, words) + left_behind(place, code)
             if fingerprint(place.earlier) != before:
                 found.append("the earlier run changed")
                 before = fingerprint(place.earlier)

@@ -70,6 +70,61 @@ def test_eval_report_and_predict_read_a_run(folder, recipe):
     check("train.optimizer.lr" in open(os.path.join(folder, "two.html")).read(), "the comparison must name what differs")
 
 
+def test_probes_score_a_frozen_encoder(folder, recipe):
+    import json
+    mae = ["run.name=probed", "model.kind=mae", "model.decoder_embed_dim=32", "model.decoder_depth=1",
+           "model.decoder_num_heads=2", "model.drop_path_rate=0", "train.steps=40"]
+    must(["train", recipe, *mae])
+    for kind in ["knn", "linear"]:
+        one = json.loads(must(["eval", recipe, *mae, "--probe", kind, "--json"]).stdout)
+        check(one["split"] == "digits" and one["samples"] == 81, f"{one}")
+        check(one["metrics"]["accuracy"] > 0.5, f"ten easy classes: {one}")
+        for ranks in [2, 4] if MPIRUN else []:
+            many = json.loads(must(["eval", recipe, *mae, "--probe", kind, "--json"], ranks).stdout)
+            worst = max(relative(many["metrics"][name], value) for name, value in one["metrics"].items())
+            check(worst < 1e-4, f"{kind} on {ranks} ranks: {many} instead of {one}")
+        print(f"  {kind}: {one['metrics']}")
+
+
+def test_predict_writes_masks(folder, recipe):
+    from PIL import Image
+    path = os.path.join(folder, "masks.yaml")
+    images, labels = os.path.join(folder, "images"), os.path.join(folder, "labels")
+    os.makedirs(images)
+    os.makedirs(labels)
+    for i in range(6):  # bright squares of class 1, whose masks say 200
+        image, label = Image.new("L", (20, 24), 40), Image.new("L", (20, 24), 0)
+        box = (2 + i, 3 + i, 10 + i, 12 + i)
+        image.paste(220, box)
+        label.paste(200, box)
+        image.save(os.path.join(images, f"{i}.png"))
+        label.save(os.path.join(labels, f"{i}.png"))
+    source = f"reader: images, root: {images}, labels: {labels}, label_values: [0, 200]"
+    with open(path, "w") as out:
+        out.write(f"run: {{name: masks, output: {folder}/runs, device: cpu, threads: 1}}\n"
+                  "model: {kind: sap, image_size: [8, 8], patch_size: 2, in_channels: 1, num_classes: 2, embed_dim: 32, depth: 2,\n"
+                  "        num_heads: 2, decoder_embed_dim: 16}\n"
+                  f"data: {{batch_size: 12, workers: 1, sources: [{{{source}, random_crop: {{per_epoch: 8}}}}]}}\n"
+                  "train: {steps: 60, optimizer: {lr: 3.0e-3}, schedule: {kind: constant}}\n"
+                  f"eval: {{sources: [{{{source}, tile: [8, 8], overlap: [0.5, 0.5]}}]}}\n")
+    must(["train", path])
+    dice = metrics(os.path.join(folder, "runs", "masks"))[1][-1]["metrics"]["dice"]
+    check("predicted classes" in open(os.path.join(folder, "runs", "masks", "report.html")).read(), "the report must show masks")
+    output = os.path.join(folder, "out")
+    done = must(["predict", path, "--input", images, "--output", output])
+    check(done.stdout.startswith("6 images"), done.stdout)
+    check(sorted(os.listdir(output)) == [f"{i:05}-{i}.png" for i in range(6)], f"{os.listdir(output)}")
+    right = 0
+    for i in range(6):
+        mine, truth = Image.open(os.path.join(output, f"{i:05}-{i}.png")), Image.open(os.path.join(labels, f"{i}.png"))
+        check(mine.size == (20, 24) and mine.mode == "L", f"mask {mine.size} {mine.mode}")
+        check(set(mine.tobytes()) <= {0, 200}, "masks must hold the values of the labels")
+        right += sum(a == b for a, b in zip(mine.tobytes(), truth.tobytes()))
+    share = right / (6 * 20 * 24)
+    print(f"  dice of tiles {dice:.4f}, right pixels of whole images {share:.4f}")
+    check(share > 0.95, f"only {share} of the pixels are right")  # background alone would be 0.85
+
+
 def test_losses_do_not_depend_on_the_number_of_ranks(folder, recipe):
     counts = [1, 2, 4] if MPIRUN else [1]
     curves = {n: losses(train(folder, recipe, f"ranks{n}", n)) for n in counts}

@@ -1,5 +1,6 @@
 # The program as a user runs it.
 foreach(program_case a_run_leaves_what_the_contract_names eval_report_and_predict_read_a_run
+                     probes_score_a_frozen_encoder predict_writes_masks
                      losses_do_not_depend_on_the_number_of_ranks resume_is_equal
                      a_stop_signal_saves_and_the_same_command_goes_on
                      a_newest_checkpoint_that_is_broken_is_named_and_skipped dry_run_writes_nothing

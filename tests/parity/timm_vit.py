@@ -25,6 +25,12 @@ CASES = {
         {"norm": "rmsnorm", "mlp": "swiglu", "mlp_hidden_dim": 160, "qkv_bias": "false"},
         dict(norm_layer=RmsNorm, mlp_layer=SwiGLU, act_layer=torch.nn.SiLU, mlp_ratio=160 / 192, qkv_bias=False)),
     "no positions": ({"pos_embed": "none"}, dict(pos_embed="none")),
+    "attention pool": ({"pool": "attention"}, dict(global_pool="map")),
+    "attention pool, registers, RMSNorm": (
+        {"pool": "attention", "register_tokens": 2, "norm": "rmsnorm"},
+        dict(global_pool="map", reg_tokens=2, norm_layer=RmsNorm)),
+    "patch dropout, off in evaluation": ({"patch_drop_rate": 0.5}, dict(patch_drop_rate=0.5)),
+    "no biases in blocks": ({"qkv_bias": "false", "proj_bias": "false"}, dict(qkv_bias=False, proj_bias=False)),
 }
 
 

@@ -114,6 +114,68 @@ TEST(Evaluate, UnevenRanksGiveWhatOneRankGives) {
   }
 }
 
+/// A small model of each task that is not classification, on 41 random images.
+config::Recipe random_recipe(const std::string& model) {
+  return config::parse_recipe(fmt::format(R"yaml(
+run: {{seed: 3, device: cpu, threads: 1}}
+model: {{image_size: [12, 12], patch_size: 4, in_channels: 1, embed_dim: 32, depth: 4, num_heads: 2,
+        decoder_embed_dim: 32, decoder_depth: 1, decoder_num_heads: 2, feature_size: 4, {}}}
+data: {{batch_size: 12, workers: 1, sources: [{{reader: random, root: "41"}}]}}
+train: {{steps: 1}}
+eval: {{sources: [{{reader: random, root: "41"}}]}}
+)yaml",
+                                          model),
+                              "random.yaml", {})
+      .recipe;
+}
+
+std::vector<std::string> names_of(const models::MetricList& metrics) {
+  std::vector<std::string> names;
+  for (const auto& [name, value] : metrics) names.push_back(name);
+  return names;
+}
+
+TEST(Evaluate, EveryMetricOfEveryTaskIsThatOfOneRank) {
+  const std::pair<const char*, std::vector<std::string>> cases[] = {
+      {"kind: unetr, num_classes: 3",
+       {"dice", "mean_iou", "pixel_accuracy", "sample_dice", "loss"}},
+      {"kind: sap, num_classes: 3", {"dice", "mean_iou", "pixel_accuracy", "sample_dice", "loss"}},
+      {"kind: mae", {"rmse", "psnr", "r2", "ssim", "loss"}},
+      {"kind: diffusion, num_classes: 3", {"rmse", "loss"}}};
+  for (const auto& [model, names] : cases) {
+    const config::Recipe recipe = random_recipe(model);
+    const SplitResult one = evaluate_on(recipe, 1).at(0);
+    EXPECT_EQ(one.samples, 41);
+    for (const std::string& name : names)
+      EXPECT_TRUE(std::isfinite(metric(one.metrics, name))) << model << ' ' << name;
+    double worst = 0;
+    for (const int ranks :
+         {2, 3, 4, 12}) {  // 12: the last batch of 5 leaves ranks without a sample
+      const SplitResult many = evaluate_on(recipe, ranks).at(0);
+      EXPECT_EQ(many.samples, 41);
+      EXPECT_EQ(many.confusion, one.confusion);
+      ASSERT_EQ(names_of(many.metrics), names_of(one.metrics)) << model;
+      for (size_t i = 0; i < one.metrics.size(); ++i) {
+        const double expected = one.metrics[i].second;
+        worst = std::max(worst, std::abs(many.metrics[i].second - expected) /
+                                    std::max(1e-3, std::abs(expected)));
+      }
+    }
+    fmt::print("{}: worst relative difference {:.1e} (allowed 1e-5)\n", model, worst);
+    EXPECT_LE(worst, 1e-5) << model;  // fp32 outputs of other batch sizes
+  }
+}
+
+TEST(Evaluate, ExamplesOfASegmentationHoldBothMasks) {
+  const SplitResult result = evaluate_on(random_recipe("kind: sap, num_classes: 3"), 1).at(0);
+  EXPECT_EQ(result.examples.size(), 8u);
+  for (const Example& example : result.examples) {
+    EXPECT_EQ(example.truth.sizes(), at::IntArrayRef({12, 12}));
+    EXPECT_EQ(example.predicted_mask.sizes(), at::IntArrayRef({12, 12}));
+  }
+  EXPECT_TRUE(evaluate_on(random_recipe("kind: diffusion"), 1).at(0).examples.empty());
+}
+
 TEST(Evaluate, ABatchThatCannotBeDividedIsRefused) {
   const Workplace place;
   const config::Recipe recipe = tiny_recipe(place, "x").recipe;

@@ -183,7 +183,7 @@ TEST(Loop, AMaskedAutoencoderTrainsAndLeavesPictures) {
                                "model.norm_pix_loss=true", "train.steps=40", "logging.html=true"}));
   EXPECT_LT(result.losses.back(), result.losses.front());
   EXPECT_EQ(result.evaluation.at(0).samples, 41);
-  EXPECT_TRUE(fs::exists(result.folder + "/report/mae-00-pasted.png"));
+  EXPECT_TRUE(fs::exists(result.folder + "/report/picture-0-00-3.png"));
 }
 
 TEST(Loop, ADryRunWritesNothing) {
@@ -240,6 +240,53 @@ TEST(Loop, ALayoutThatDoesNotFitIsRefusedWithItsNumbersBeforeAnythingIsWritten) 
   EXPECT_THAT(message({"data.batch_size=18"}, 4), testing::AllOf(HasSubstr("18"), HasSubstr("4")));
   EXPECT_THAT(message({"train.micro_batches=16"}, 2), HasSubstr("16 / 2 = 8 and 16"));
   EXPECT_FALSE(fs::exists(place.file("runs/bad")));
+}
+
+/// Four steps on random pictures, with a page.
+config::ResolvedRecipe pictured(const Workplace& place, const std::string& model) {
+  return config::parse_recipe(fmt::format(R"yaml(
+run: {{name: pictured, output: {0}, seed: 3, device: cpu, threads: 1}}
+model: {{image_size: [8, 8], patch_size: 4, in_channels: 1, embed_dim: 32, depth: 4, num_heads: 2, mlp_ratio: 2,
+        decoder_embed_dim: 32, decoder_depth: 1, decoder_num_heads: 2, feature_size: 4, {1}}}
+data: {{batch_size: 8, workers: 1, sources: [{{reader: random, root: "32"}}]}}
+train: {{steps: 4, ema_decay: 0.9}}
+checkpoint: {{async: false}}
+eval: {{sources: [{{reader: random, root: "9"}}]}}
+logging: {{every_steps: 1, tensorboard: false}}
+)yaml",
+                                          place.file("runs"), model),
+                              "pictured.yaml", {});
+}
+
+TEST(Loop, EveryKindOfModelTrainsAndShowsItsPictures) {
+  const std::pair<const char*, std::vector<const char*>> cases[] = {
+      {"kind: unetr, num_classes: 3", {"predicted classes", "where they differ", "Confusion"}},
+      {"kind: sap, num_classes: 3", {"predicted classes", "where they differ"}},
+      {"kind: mae", {"visible + predicted"}},
+      {"kind: diffusion, num_classes: 3, num_timesteps: 10",
+       {"Samples drawn from noise", "class 2"}},
+      {"kind: diffusion, num_timesteps: 10", {"Samples drawn from noise"}}};
+  for (const auto& [model, parts] : cases)
+    for (const int ranks : {1, 2}) {
+      const Workplace place;
+      const RunResult result = train_together(pictured(place, model), ranks);
+      EXPECT_EQ(result.steps, 4);
+      const std::string page = read_bytes(result.report);
+      for (const char* part : parts) EXPECT_THAT(page, HasSubstr(part)) << model << ranks;
+    }
+}
+
+TEST(Loop, DrawnSamplesLeaveTheWeightsAsTheyWere) {
+  const Workplace with, without;
+  const char* model = "kind: diffusion, num_timesteps: 10";
+  auto silent = pictured(without, model);
+  silent.recipe.logging.html = false;
+  const std::string drawn = train_alone(pictured(with, model)).folder,
+                    plain = train_alone(silent).folder;
+  for (const char* name : {"/weights.safetensors", "/weights-ema.safetensors"})
+    EXPECT_EQ(read_bytes(drawn + name), read_bytes(plain + name)) << name;
+  EXPECT_TRUE(fs::exists(drawn + "/report/picture-0-00-0.png"));
+  EXPECT_FALSE(fs::exists(plain + "/report/picture-0-00-0.png"));
 }
 
 TEST(Loop, AnOutputThatCannotBeWrittenIsNamed) {

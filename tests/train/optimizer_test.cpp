@@ -1,5 +1,6 @@
 #include "vitrail/train/optimizer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <limits>
@@ -136,6 +137,34 @@ TEST(Optimizer, WritesComputeWeightsAndAverageInTheSamePass) {
   EXPECT_TRUE(f.units.weights().equal(f.units.master().to(at::kBFloat16)));
   const at::Tensor expected = before * 0.9 + f.units.master() * 0.1;
   EXPECT_LE(largest(optimizer.ema() - expected), 3e-7);  // rounding of values up to 2
+}
+
+TEST(Optimizer, LayerDecayScalesTheRateOfEmbeddingAndBlocks) {
+  Fixture plain, decayed;
+  config::Optimizer options = adamw(0.0);
+  Optimizer everywhere(plain.units, options, std::nullopt);
+  options.layer_decay = 0.5;
+  Optimizer by_layer(decayed.units, options, std::nullopt);
+  const at::NoGradGuard no_grad;
+  const at::Tensor before = plain.units.master().clone();
+  everywhere.step(0.01, 1, everywhere.gradient_norm(0.0));
+  by_layer.step(0.01, 1, by_layer.gradient_norm(0.0));
+  const at::Tensor whole = plain.units.master() - before, part = decayed.units.master() - before;
+  int64_t depth = 0;
+  for (const parallel::Unit& unit : plain.units.units()) depth += unit.block >= 0;
+  ASSERT_GE(depth, 2);
+  double worst = 0;
+  for (const parallel::Unit& unit : plain.units.units()) {
+    double share = 1;  // the head
+    if (unit.name == "embed") share = std::pow(0.5, static_cast<double>(depth + 1));
+    if (unit.block >= 0) share = std::pow(0.5, static_cast<double>(depth - unit.block));
+    for (const parallel::ParameterSlot& slot : unit.slots)
+      worst =
+          std::max(worst, largest(UnitSet::view(part, slot) - UnitSet::view(whole, slot) * share));
+  }
+  // Without decay the first update is a sign times the rate; both are differences of weights near 1, rounded to 1.2e-7.
+  std::printf("worst difference %.2g (allowed 3e-7)\n", worst);
+  EXPECT_LE(worst, 3e-7);
 }
 
 TEST(Optimizer, NamesItsState) {

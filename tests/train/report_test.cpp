@@ -7,6 +7,9 @@
 #include <sstream>
 
 #include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/rand.h>
+#include <ATen/ops/zeros.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -14,8 +17,10 @@
 #include "vitrail/core/error.h"
 #include "vitrail/train/pictures.h"
 #include "vitrail/train/report_data.h"
+#include "vitrail/train/report_samples.h"
 #include "vitrail/train/report_svg.h"
 #include "vitrail/train/sinks.h"
+#include <nlohmann/json.hpp>
 
 namespace vitrail::train {
 namespace {
@@ -108,12 +113,14 @@ class Report : public testing::Test {
       data.verdicts.push_back({png_bytes(picture), std::to_string(i % 10),
                                std::to_string(i < 6 ? (i + 1) % 10 : i % 10), 0.91, i >= 6});
     }
+    PictureTable table{
+        "Hidden patches", {"original", "masked", "reconstruction", "visible + predicted"}, {}};
     for (int64_t i = 0; i < 3; ++i) {
-      Reconstruction row;
+      std::vector<std::string>& row = table.rows.emplace_back();
       for (int64_t k = 0; k < 4; ++k)
-        row.pictures.push_back(png_bytes(at::full({3, 16, 16}, 0.2 * static_cast<double>(k + i))));
-      data.reconstructions.push_back(row);
+        row.push_back(png_bytes(at::full({3, 16, 16}, 0.2 * static_cast<double>(k + i))));
     }
+    data.pictures.push_back(table);
     return data;
   }
 
@@ -179,6 +186,68 @@ TEST_F(Report, BrokenReportDataIsADataErrorThatNamesTheFile) {
   } catch (const core::DataError& error) {
     EXPECT_THAT(error.what(), HasSubstr("data.json"));
   }
+}
+
+/// report/data.json as runs of the first format left it: pictures of masked autoencoders alone, in
+/// rows without a heading.
+void as_format_1(const fs::path& run) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::parse(text_of(run / "report/data.json"));
+  json["format"] = 1;
+  json["reconstructions"] = json.at("pictures").empty() ? nlohmann::ordered_json::array()
+                                                        : json.at("pictures").at(0).at("rows");
+  json.erase("pictures");
+  std::ofstream(run / "report/data.json") << json.dump();
+}
+
+TEST_F(Report, ARunOfTheFirstFormatHasThePageItHad) {
+  const std::string run = make_run("old", 0.02);
+  const std::string expected = text_of(write_report(run));
+  as_format_1(run);
+  EXPECT_EQ(text_of(write_report(run)), expected);
+  ReportData plain = data("old");
+  plain.pictures.clear();
+  save_report_data(run, plain);
+  const std::string without = text_of(write_report(run));
+  as_format_1(run);
+  EXPECT_EQ(text_of(write_report(run)), without);
+  EXPECT_THAT(without, Not(HasSubstr("visible + predicted")));
+}
+
+TEST_F(Report, SegmentationShowsTruthAndPredictionAndHiddenPatchesTheirGuesses) {
+  SplitResult result;
+  config::Model model;
+  model.patch_size = 4;
+  model.in_channels = 1;
+  for (const std::vector<int64_t>& sides : {std::vector<int64_t>{8, 8}, {6, 8, 8}}) {
+    Example mask;
+    std::vector<int64_t> shape{1};
+    shape.insert(shape.end(), sides.begin(), sides.end());
+    mask.image = at::rand(shape);
+    mask.truth = at::ones(sides, at::kLong);
+    mask.predicted_mask = at::zeros(sides, at::kLong);
+    result.examples.push_back(mask);
+  }
+  Example hidden;
+  hidden.image = at::rand({1, 8, 8});
+  hidden.output = at::rand({4, 16});
+  hidden.mask = at::ones({4});
+  result.examples.push_back(hidden);
+  const std::string run = make_run("pictured", 0.02);
+  ReportData pictured = data("pictured");
+  pictured.pictures.clear();
+  add_examples(result, {}, model, pictured);
+  ASSERT_EQ(pictured.pictures.size(), 2u);
+  EXPECT_EQ(pictured.pictures[0].rows.size(), 1u);
+  EXPECT_EQ(pictured.pictures[1].rows.size(), 4u);  // an image and three slices of a volume
+  for (const PictureTable& table : pictured.pictures)
+    for (const auto& row : table.rows) EXPECT_EQ(row.size(), table.columns.size());
+  save_report_data(run, pictured);
+  const std::string page = text_of(write_report(run));
+  for (const char* part :
+       {"true classes", "predicted classes", "where they differ", "masked", "visible + predicted"})
+    EXPECT_THAT(page, HasSubstr(part));
+  const ReportData again = load_report_data(run);
+  for (size_t i = 0; i < 2; ++i) EXPECT_EQ(again.pictures[i].rows, pictured.pictures[i].rows);
 }
 
 TEST(ReportSvg, TicksAreRoundAndInside) {
