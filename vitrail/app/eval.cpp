@@ -4,6 +4,7 @@
 
 #include "vitrail/app/verbs.h"
 #include "vitrail/train/evaluate.h"
+#include "vitrail/train/probe_run.h"
 
 namespace vitrail::app {
 
@@ -12,6 +13,7 @@ namespace {
 struct Arguments {
   RecipeArguments recipe;
   train::EvaluateOptions options;
+  std::string probe;
   bool json = false;
 };
 
@@ -34,12 +36,20 @@ void add_eval(Program& program) {
   verb->add_option(
       "--split", arguments->options.split,
       "name of one of eval.sources, or 'train' for data.sources; default: all of eval.sources");
+  verb->add_option("--probe", arguments->probe,
+                   "instead of the model's own metrics: teach a classifier on the frozen encoder's "
+                   "features of data.sources and score it on eval.sources")
+      ->check(CLI::IsMember({"linear", "knn"}));
   verb->add_flag("--json", arguments->json, "one JSON line a split, also on a terminal");
   verb->callback([&program, arguments] {
     program.selected = [arguments](Session& session) {
       const config::ResolvedRecipe resolved = arguments->recipe.load();
       arguments->options.launch = session.launch();
-      const auto results = train::evaluate_recipe(resolved, session.world(), arguments->options);
+      const auto results =
+          arguments->probe.empty()
+              ? train::evaluate_recipe(resolved, session.world(), arguments->options)
+              : train::probe_recipe(resolved, session.world(), arguments->probe,
+                                    arguments->options);
       if (!session.is_main_rank()) return;
       const bool table = !arguments->json && ::isatty(STDOUT_FILENO) == 1;
       for (const train::SplitResult& result : results) {

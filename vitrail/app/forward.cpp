@@ -4,6 +4,7 @@
 
 #include "vitrail/app/verbs.h"
 #include "vitrail/models/forward_files.h"
+#include "vitrail/models/key_map.h"
 #include "vitrail/train/assembly.h"
 
 namespace vitrail::app {
@@ -20,6 +21,12 @@ std::vector<std::string> split_at_commas(const std::string& text) {
   std::istringstream stream(text);
   for (std::string word; std::getline(stream, word, ',');)
     if (!word.empty()) words.push_back(word);
+  return words;
+}
+
+std::vector<std::string> naming_choices() {
+  std::vector<std::string> words = models::naming_words();
+  words.insert(words.begin(), "auto");
   return words;
 }
 
@@ -43,8 +50,8 @@ void add_forward(Program& program) {
   verb->add_option("--weights", files.weights,
                    "safetensors file; default: fresh initialisation from run.seed");
   verb->add_option("--from", files.from,
-                   "naming scheme of the weights: auto, vitrail, timm, mae or hf")
-      ->check(CLI::IsMember({"auto", "vitrail", "timm", "mae", "hf"}));
+                   "naming scheme of the weights; auto: by names that only one has")
+      ->check(CLI::IsMember(naming_choices()));
   verb->add_option("--input", files.input,
                    "safetensors file with image [B, C, ...], label [B] (int64), mask_noise [B, L]")
       ->required();

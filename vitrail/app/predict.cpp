@@ -17,16 +17,20 @@ struct Arguments {
 
 void add_predict(Program& program) {
   auto* verb = program.cli.add_subcommand(
-      "predict", "apply saved weights to files: classes (CSV) or reconstructions (PNG)");
+      "predict",
+      "apply saved weights to files: classes (CSV), masks (PNG, NIfTI) or reconstructions (PNG)");
   auto arguments = std::make_shared<Arguments>();
   arguments->recipe.add(*verb);
   verb->add_option("--weights", arguments->options.weights,
                    "safetensors file, checkpoint folder or run folder; default: newest valid "
                    "checkpoint of the run");
-  verb->add_option("--input", arguments->options.input, "an image, or a folder of images")
+  verb->add_option(
+          "--input", arguments->options.input,
+          "an image, or a folder of images; unetr, sap: what the reader of the recipe's source "
+          "reads, volumes included")
       ->required();
   verb->add_option("--output", arguments->options.output,
-                   "CSV file (vit) or folder of PNG files (mae)")
+                   "CSV file (vit) or folder (mae, unetr, sap)")
       ->required();
   verb->callback([&program, arguments] {
     program.selected = [arguments](Session& session) {

@@ -50,6 +50,7 @@ class RecipeArguments {
 void add_train(Program& program);
 void add_eval(Program& program);
 void add_predict(Program& program);
+void add_sample(Program& program);
 void add_forward(Program& program);
 void add_weights(Program& program);
 void add_checkpoint(Program& program);

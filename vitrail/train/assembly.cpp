@@ -7,6 +7,7 @@
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <c10/core/GradMode.h>
+#include <fmt/ranges.h>
 #include <sched.h>
 
 #include "vitrail/core/error.h"
@@ -43,6 +44,12 @@ bool holds_average(const CheckpointReader& checkpoint) {
                      [](const std::string& name) { return name.rfind("ema/", 0) == 0; });
 }
 
+/// One line when all went in as it was, else a line for every tensor that did not.
+std::string text_of(const models::LoadReport& report) {
+  const bool plain = report.complete() && report.changed.empty() && report.unused.empty();
+  return plain ? report.describe() : fmt::format("{}", fmt::join(report.lines(), "\n"));
+}
+
 std::string load_checkpoint(models::Model& model, const std::string& path) {
   const bool average = holds_average(CheckpointReader(path));
   const std::string source = path + (average ? ", averaged weights" : "");
@@ -63,6 +70,8 @@ at::Device choose_device(const config::Run& options, const comm::Launch& launch)
              launch.local_size, gpus, launch.host);
   const at::Device device(at::kCUDA, static_cast<at::DeviceIndex>(launch.local_rank));
   parallel::set_device(device);
+  // Convolutions of fp32 tensors would otherwise run in TF32, with errors of 1e-3.
+  at::globalContext().setAllowTF32CuDNN(false);
   return device;
 }
 
@@ -111,8 +120,7 @@ void check_layout(const config::Recipe& recipe, const comm::Mesh& mesh) {
 }
 
 data::Batch on_device(data::Batch batch, at::Device device) {
-  for (at::Tensor* tensor : {&batch.image, &batch.label, &batch.mask_noise, &batch.sample_ids})
-    if (tensor->defined()) *tensor = tensor->to(device, /*non_blocking=*/true);
+  for (at::Tensor* tensor : batch.rows()) *tensor = tensor->to(device, /*non_blocking=*/true);
   return batch;
 }
 
@@ -130,9 +138,7 @@ std::string load_weights(models::Model& model, const config::Recipe& recipe,
   if (fs::is_directory(source, error) && !fs::exists(fs::path(source) / "manifest.json"))
     source = source_in_run(source);
   if (fs::is_directory(source, error)) return load_checkpoint(model, source);
-  return models::load_weights(model, source, recipe.model.weights.from.value,
-                              recipe.model.weights.strict)
-      .describe();
+  return text_of(models::load_weights(model, source, models::load_options(recipe.model)));
 }
 
 std::string load_start_weights(models::Model& model, const config::Model& options) {
@@ -141,8 +147,7 @@ std::string load_start_weights(models::Model& model, const config::Model& option
   VT_REQUIRE(CheckpointError, fs::exists(path, error),
              "[weights] {}: there is no such file; check model.weights.path", path);
   if (fs::is_directory(path, error)) return load_checkpoint(model, resolve_checkpoint(path));
-  return models::load_weights(model, path, options.weights.from.value, options.weights.strict)
-      .describe();
+  return text_of(models::load_weights(model, path, models::load_options(options)));
 }
 
 }  // namespace vitrail::train

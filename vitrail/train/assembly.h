@@ -13,7 +13,7 @@
 
 namespace vitrail::train {
 
-/// The GPU of this rank's place on its host, or the CPU; makes it current.
+/// The GPU of this rank's place on its host, or the CPU; makes it current. fp32 means fp32 there, in convolutions too.
 /// throws ConfigError: run.device is cuda but none is visible, or fewer than ranks on this host.
 at::Device choose_device(const config::Run& options, const comm::Launch& launch);
 

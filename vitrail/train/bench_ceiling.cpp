@@ -25,14 +25,14 @@ class RecordingEngine : public nn::BlockEngine {
                   std::shared_ptr<std::vector<int64_t>> shape)
       : engine_(std::move(engine)), shape_(std::move(shape)) {}
   std::string name() const override { return engine_->name(); }
-  at::Tensor forward(nn::Block& block, const at::Tensor& x_BLD, const nn::Draws& draws, int i,
+  at::Tensor forward(nn::Block& block, const at::Tensor& x_BLD, const nn::Context& context, int i,
                      nn::Saved& keep) override {
     *shape_ = x_BLD.sizes().vec();
-    return engine_->forward(block, x_BLD, draws, i, keep);
+    return engine_->forward(block, x_BLD, context, i, keep);
   }
-  at::Tensor backward(nn::Block& block, const at::Tensor& dy_BLD, const nn::Draws& draws, int i,
+  at::Tensor backward(nn::Block& block, const at::Tensor& dy_BLD, const nn::Context& context, int i,
                       nn::Saved& kept) override {
-    return engine_->backward(block, dy_BLD, draws, i, kept);
+    return engine_->backward(block, dy_BLD, context, i, kept);
   }
 
  private:
@@ -84,7 +84,10 @@ AttentionPass fastest_attention(const TrunkShape& trunk, const at::TensorOptions
                      options)
         .transpose(1, 2);
   };
-  AttentionPass pass{ops::sdpa, random().detach().set_requires_grad(true),
+  AttentionPass pass{[](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+                       return ops::sdpa(q, k, v);
+                     },
+                     random().detach().set_requires_grad(true),
                      random().detach().set_requires_grad(true),
                      random().detach().set_requires_grad(true), random()};
   if (!options.device().is_cuda() || options.dtype() == at::kFloat) return pass;

@@ -41,8 +41,9 @@ void use_plain_attention(models::Model& model) {
   for (nn::Stack* stack : model.stacks())
     for (int i = 0; i < stack->depth(); ++i)
       stack->block(i).attention().set_attend(
-          [](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-            return ops::plain_attention(q, k, v);
+          [](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+               const at::Tensor& key_mask_BL) {
+            return ops::plain_attention(q, k, v, key_mask_BL);
           });
 }
 

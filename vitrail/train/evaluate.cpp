@@ -2,12 +2,10 @@
 
 #include <chrono>
 #include <cmath>
-#include <map>
-#include <utility>
+#include <memory>
 
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/nonzero.h>
-#include <ATen/ops/softmax.h>
 #include <c10/core/GradMode.h>
 
 #include "vitrail/core/error.h"
@@ -20,80 +18,20 @@ namespace vitrail::train {
 
 namespace {
 
-constexpr size_t kExamplesOfAKind = 24;
-constexpr int64_t kReconstructions = 8;
-
-/// Without the rows that only fill up the last batch; those have sample id -1.
-data::Batch without_padding(const data::Batch& batch) {
-  const at::Tensor rows = at::nonzero(batch.sample_ids.ge(0)).flatten();
-  if (rows.numel() == batch.size()) return batch;
-  const auto pick = [&](const at::Tensor& tensor) {
-    return tensor.defined() ? at::index_select(tensor, 0, rows) : tensor;
-  };
-  data::Batch kept = batch;
-  kept.image = pick(batch.image);
-  kept.label = pick(batch.label);
-  kept.mask_noise = pick(batch.mask_noise);
-  kept.sample_ids = pick(batch.sample_ids);
-  return kept;
-}
-
-/// Collects right and wrong answers for the report.
-class VerdictCollector {
- public:
-  void add(const data::Batch& batch, const models::Output& output) {
-    if (full()) return;
-    const at::Tensor shares = at::softmax(output.output.to(at::kCPU, at::kFloat), 1);
-    const at::Tensor labels = batch.label.to(at::kCPU), predicted = shares.argmax(1);
-    for (int64_t i = 0; i < batch.size() && !full(); ++i) {
-      const int64_t truth = labels.const_data_ptr<int64_t>()[i];
-      const int64_t guess = predicted.const_data_ptr<int64_t>()[i];
-      if (truth < 0) continue;
-      size_t& count = truth == guess ? right_ : wrong_;
-      size_t& of_class = of_class_[{truth, truth == guess}];
-      // Lists are sorted by class; without a share for each, all pictures would show the first.
-      const size_t share = (kExamplesOfAKind + shares.size(1) - 1) / shares.size(1);
-      if (count >= kExamplesOfAKind || of_class >= share) continue;
-      ++count;
-      ++of_class;
-      Example example;
-      example.sample = batch.sample_ids[i].item<int64_t>();
-      example.image = batch.image[i].to(at::kCPU, at::kFloat).clone();
-      example.output = shares[i].clone();
-      example.label = truth;
-      example.predicted = guess;
-      examples_.push_back(std::move(example));
-    }
-  }
-  std::vector<Example> take() { return std::move(examples_); }
-
- private:
-  bool full() const { return right_ >= kExamplesOfAKind && wrong_ >= kExamplesOfAKind; }
-
-  size_t right_ = 0, wrong_ = 0;
-  std::map<std::pair<int64_t, bool>, size_t> of_class_;  // (true class, answered rightly)
-  std::vector<Example> examples_;
-};
-
-void keep_reconstructions(const data::Batch& batch, const models::Output& output,
-                          std::vector<Example>& examples) {
-  for (int64_t i = 0; i < batch.size() && static_cast<int64_t>(examples.size()) < kReconstructions;
-       ++i) {
-    Example example;
-    example.sample = batch.sample_ids[i].item<int64_t>();
-    example.image = batch.image[i].to(at::kCPU, at::kFloat).clone();
-    example.output = output.output[i].to(at::kCPU, at::kFloat).clone();
-    example.mask = output.mask[i].to(at::kCPU, at::kFloat).clone();
-    examples.push_back(std::move(example));
-  }
-}
-
 /// Adds the counts of all ranks.
 void reduce(std::vector<double>& sums, comm::Communicator& group) {
   group
       .all_reduce({sums.data(), static_cast<int64_t>(sums.size()), core::DType::f64},
                   comm::Reduce::sum)
       .wait();
+}
+
+/// How to take values back to what they were before the source's mean and std.
+models::PixelScale scale_of(const config::Source& source) {
+  models::PixelScale scale{source.mean, source.std};
+  if (source.normalize == "none" && scale.mean.empty()) scale.mean = {0.0};
+  if (source.normalize == "none" && scale.std.empty()) scale.std = {1.0};
+  return scale;
 }
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -120,9 +58,16 @@ std::string to_json(const SplitResult& result) {
       .dump();
 }
 
-Evaluator::Evaluator(const std::vector<config::Source>& sources, const config::Recipe& recipe,
-                     int64_t data_rank, int64_t data_ranks, bool pin)
-    : model_options_(recipe.model), seed_(static_cast<uint64_t>(recipe.run.seed)) {
+data::Batch without_padding(const data::Batch& batch) {
+  const at::Tensor rows = at::nonzero(batch.sample_ids.ge(0)).flatten();
+  if (rows.numel() == batch.size()) return batch;
+  data::Batch kept = batch;
+  for (at::Tensor* tensor : kept.rows()) *tensor = at::index_select(*tensor, 0, rows);
+  return kept;
+}
+
+data::LoaderOptions evaluation_loader(const config::Recipe& recipe, int64_t data_rank,
+                                      int64_t data_ranks, bool pin) {
   data::LoaderOptions options;
   options.global_batch =
       recipe.eval.batch_size > 0 ? recipe.eval.batch_size : recipe.data.batch_size;
@@ -138,11 +83,17 @@ Evaluator::Evaluator(const std::vector<config::Source>& sources, const config::R
   options.drop_last = false;
   options.skip_errors = recipe.data.on_error == "skip";
   options.pin_memory = pin;
-  options.seed = seed_;
+  options.seed = static_cast<uint64_t>(recipe.run.seed);
+  return options;
+}
+
+Evaluator::Evaluator(const std::vector<config::Source>& sources, const config::Recipe& recipe,
+                     int64_t data_rank, int64_t data_ranks, bool pin)
+    : model_options_(recipe.model), seed_(static_cast<uint64_t>(recipe.run.seed)) {
+  const data::LoaderOptions options = evaluation_loader(recipe, data_rank, data_ranks, pin);
   for (const config::Source& source : sources)
-    splits_.push_back({data::source_name(source),
-                       std::make_unique<data::Loader>(std::vector<config::Source>{source},
-                                                      recipe.model, options)});
+    splits_.push_back({source, std::make_unique<data::Loader>(std::vector<config::Source>{source},
+                                                              recipe.model, options)});
 }
 
 int64_t Evaluator::samples() const {
@@ -159,40 +110,39 @@ std::vector<SplitResult> Evaluator::run(models::Model& model, at::Device device,
   return results;
 }
 
+namespace {
+
+/// What a tally needs besides the model's output: of drawn noise, the noise itself.
+std::vector<std::string> scored_taps(models::Task task) {
+  if (task == models::Task::denoising) return {"noise"};
+  return {};
+}
+
+}  // namespace
+
 SplitResult Evaluator::run_split(Split& split, models::Model& model, at::Device device,
                                  comm::Communicator& group, bool keep_examples) {
   const c10::NoGradGuard no_grad;
   const auto start = std::chrono::steady_clock::now();
-  const bool classifies = model_options_.kind == "vit";
-  models::ClassificationTally classes(classifies ? model_options_.num_classes : 1);
-  models::MeanTally mean;
-  VerdictCollector verdicts;
+  const std::unique_ptr<models::Tally> tally =
+      models::make_tally(model.task(), model_options_, scale_of(split.source));
+  ExampleCollector examples(model.task(), split.loader->samples());
   SplitResult result;
-  result.split = split.name;
+  result.split = data::source_name(split.source);
   for (int64_t i = 0; i < split.loader->batches_per_epoch(); ++i) {
     const data::Batch batch = on_device(without_padding(split.loader->next()), device);
     if (batch.size() == 0) continue;
-    const models::Output output = model.forward(batch, {seed_, 0, batch.sample_ids, false});
-    if (classifies) {
-      classes.add(output.output, batch.label);
-      if (keep_examples) verdicts.add(batch, output);
-    } else {
-      mean.add(output.loss.item<double>(), batch.size());
-      if (keep_examples) keep_reconstructions(batch, output, result.examples);
-    }
+    const models::Output output =
+        model.forward(batch, {seed_, 0, batch.sample_ids, false}, scored_taps(model.task()));
+    tally->add(batch, output);
+    if (keep_examples) examples.add(batch, output);
   }
-  reduce(classes.sums(), group);
-  reduce(mean.sums(), group);
-  if (classifies) {
-    result.samples = classes.samples();
-    result.metrics = classes.metrics();
-    result.confusion = classes.confusion();
-    result.class_names = split.loader->class_names();
-    result.examples = verdicts.take();
-  } else {
-    result.samples = mean.samples();
-    result.metrics = mean.metrics();
-  }
+  reduce(tally->sums(), group);
+  result.samples = tally->samples();
+  result.metrics = tally->metrics();
+  result.confusion = tally->confusion();
+  if (!result.confusion.empty()) result.class_names = split.loader->class_names();
+  result.examples = examples.take();
   result.seconds = seconds_since(start);
   return result;
 }
@@ -210,8 +160,6 @@ EmaScope::~EmaScope() {
   units_.weights().copy_(kept_);
 }
 
-namespace {
-
 std::vector<config::Source> chosen_sources(const config::Recipe& recipe, const std::string& split) {
   if (split.empty()) {
     VT_REQUIRE(ConfigError, !recipe.eval.sources.empty(),
@@ -228,8 +176,6 @@ std::vector<config::Source> chosen_sources(const config::Recipe& recipe, const s
              names, split);
   return recipe.data.sources;
 }
-
-}  // namespace
 
 std::vector<SplitResult> evaluate_recipe(const config::ResolvedRecipe& resolved,
                                          comm::Communicator& world,

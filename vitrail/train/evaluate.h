@@ -16,19 +16,9 @@
 #include "vitrail/models/metrics.h"
 #include "vitrail/models/model.h"
 #include "vitrail/parallel/unit.h"
+#include "vitrail/train/examples.h"
 
 namespace vitrail::train {
-
-/// A sample kept for pictures: what went in and what came out, on the CPU.
-struct Example {
-  int64_t sample = -1;  // global index in its list
-  int64_t source = 0;
-  at::Tensor image;   // [C, ...] as the model saw it
-  at::Tensor output;  // vit: probabilities [classes]; mae: prediction [L, S]
-  at::Tensor mask;    // mae: [L], 1 = hidden
-  int64_t label = -1;
-  int64_t predicted = -1;
-};
 
 struct SplitResult {
   std::string split;
@@ -43,6 +33,15 @@ struct SplitResult {
 
 /// "digits accuracy 0.9611, loss 0.142 (360 samples)"
 std::string describe(const SplitResult& result);
+
+/// The rows of a batch that hold samples, without those that only fill up the last batch (sample id
+/// -1).
+data::Batch without_padding(const data::Batch& batch);
+
+/// How held-out data are read: in order, every sample once, without augmentation.
+/// throws ConfigError when the batch cannot be divided among the ranks.
+data::LoaderOptions evaluation_loader(const config::Recipe& recipe, int64_t data_rank,
+                                      int64_t data_ranks, bool pin);
 
 /// One named list of sources and the loader that reads it, in order, without augmentation.
 class Evaluator {
@@ -61,7 +60,7 @@ class Evaluator {
 
  private:
   struct Split {
-    std::string name;
+    config::Source source;
     std::unique_ptr<data::Loader> loader;
   };
   SplitResult run_split(Split& split, models::Model& model, at::Device device,
@@ -93,6 +92,9 @@ struct EvaluateOptions {
                       // eval.sources
   comm::Launch launch;
 };
+
+/// The sources that a split names. throws ConfigError when there is no such split.
+std::vector<config::Source> chosen_sources(const config::Recipe& recipe, const std::string& split);
 
 /// What `vitrail eval` does. Every rank calls it and gets the same result.
 std::vector<SplitResult> evaluate_recipe(const config::ResolvedRecipe& resolved,

@@ -18,12 +18,15 @@
 #include "vitrail/train/report.h"
 #include "vitrail/train/report_samples.h"
 #include "vitrail/train/run_folder.h"
+#include "vitrail/train/sample.h"
 #include "vitrail/train/schedule.h"
 #include "vitrail/train/step.h"
 
 namespace vitrail::train {
 
 namespace {
+
+constexpr int64_t kDrawnSamples = 40;
 
 /// Everything a run is made of, in the order in which it is built (and destroyed in the opposite
 /// one).
@@ -44,6 +47,7 @@ class Run {
   void save();
   [[noreturn]] void preempt(int signal);
   Division division();
+  PictureTable drawn_samples();
   ReportData report_data(const std::vector<SplitResult>& results);
 
   const config::ResolvedRecipe& resolved_;
@@ -325,7 +329,10 @@ void Run::finish() {
     write_weights(folder_.file("weights.safetensors"), *model_, units_, units_.master());
     if (optimizer_.ema().defined())
       write_weights(folder_.file("weights-ema.safetensors"), *model_, units_, optimizer_.ema());
-    save_report_data(folder_.path(), report_data(result_.evaluation));
+    ReportData data = report_data(result_.evaluation);
+    if (model_->task() == models::Task::denoising && recipe_.logging.html)
+      data.pictures.push_back(drawn_samples());
+    save_report_data(folder_.path(), data);
     if (recipe_.logging.html) result_.report = write_report(folder_.path());
   }
   world_.barrier();
@@ -333,6 +340,12 @@ void Run::finish() {
     log_.line((optimizer_.ema().defined() ? "averaged weights: " : "") + describe(split));
   log_.line(fmt::format("{:<16}{}", "weights", folder_.file("weights.safetensors")));
   if (!result_.report.empty()) log_.line(fmt::format("{:<16}{}", "report", result_.report));
+}
+
+/// What a diffusion model draws, for the report.
+PictureTable Run::drawn_samples() {
+  const EmaScope averaged(units_, optimizer_.ema());
+  return sample_sheet(*model_, recipe_, device_, kDrawnSamples);
 }
 
 ReportData Run::report_data(const std::vector<SplitResult>& results) {

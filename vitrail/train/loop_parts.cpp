@@ -65,9 +65,18 @@ std::string describe_model(const config::Model& options) {
   std::string text =
       fmt::format("{} {}, patch {}, width {}, depth {}, {} heads", options.kind.value, size,
                   options.patch_size, options.embed_dim, options.depth, options.num_heads);
-  if (options.kind == "vit") return text + fmt::format(", {} classes", options.num_classes);
-  return text + fmt::format(", {:.0f} % hidden, {} decoder", 100 * options.mask_ratio,
-                            options.decoder.value);
+  if (!options.variables.empty()) text += fmt::format(", {} variables", options.variables.size());
+  const std::string& kind = options.kind.value;
+  if (kind == "mae")
+    return text + fmt::format(", {:.0f} % hidden, {} decoder", 100 * options.mask_ratio,
+                              options.decoder.value);
+  if (kind == "diffusion")
+    text +=
+        fmt::format(", {} noise levels, {} decoder", options.num_timesteps, options.decoder.value);
+  if (kind == "unetr")
+    text += fmt::format(", {} decoder {} skips", options.decoder.value,
+                        options.skips ? "with" : "without");
+  return options.num_classes > 0 ? text + fmt::format(", {} classes", options.num_classes) : text;
 }
 
 Rows environment_rows(const std::string& libraries, at::Device device) {

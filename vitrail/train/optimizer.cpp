@@ -1,6 +1,7 @@
 #include "vitrail/train/optimizer.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
@@ -36,9 +37,15 @@ void sum_squares_on_host(const at::Tensor& x, at::Tensor& partials, at::Tensor& 
 
 }  // namespace
 
+double layer_share(const parallel::Unit& unit, int64_t depth, double decay) {
+  if (unit.name == "embed") return std::pow(decay, static_cast<double>(depth + 1));
+  if (!unit.name.starts_with("blocks.")) return 1.0;
+  return std::pow(decay, static_cast<double>(depth - unit.block));
+}
+
 Optimizer::Optimizer(parallel::UnitSet& units, const config::Optimizer& options,
                      std::optional<double> ema_decay)
-    : units_(units), options_(options), ema_decay_(ema_decay) {
+    : units_(units), options_(options), ema_decay_(ema_decay), segments_(segments()) {
   const bool adamw = options_.kind == "adamw";
   VT_REQUIRE(ConfigError, !adamw || options_.betas.size() == 2,
              "[optimizer] train.optimizer.betas must hold 2 numbers but holds {}",
@@ -75,23 +82,44 @@ GradientNorm Optimizer::gradient_norm(double max_norm) {
   return {norm_, scale_};
 }
 
-kernels::Arena Optimizer::arena() const {
+std::vector<Optimizer::Segment> Optimizer::segments() const {
+  if (!options_.layer_decay) return {{0, units_.count(), 1.0}};
+  int64_t depth = 0;
+  for (const parallel::Unit& unit : units_.units()) depth += unit.name.starts_with("blocks.");
+  std::vector<Segment> found;
+  for (const parallel::Unit& unit : units_.units()) {
+    const double share = layer_share(unit, depth, *options_.layer_decay);
+    if (found.empty() || found.back().share != share)
+      found.push_back({unit.offset, unit.count, share});
+    else
+      found.back().count = unit.offset + unit.count - found.back().offset;
+  }
+  return found;
+}
+
+kernels::Arena Optimizer::arena(const Segment& segment) const {
+  const int64_t first = segment.offset;
   kernels::Arena arena;
-  arena.master = units_.master().data_ptr<float>();
-  arena.gradient = units_.gradient().data_ptr<float>();
-  arena.decay = units_.decay_mask().data_ptr<uint8_t>();
-  arena.first = first_.data_ptr<float>();
-  if (second_.defined()) arena.second = second_.data_ptr<float>();
-  if (ema_.defined()) arena.ema = ema_.data_ptr<float>();
+  arena.master = units_.master().data_ptr<float>() + first;
+  arena.gradient = units_.gradient().data_ptr<float>() + first;
+  arena.decay = units_.decay_mask().data_ptr<uint8_t>() + first;
+  arena.first = first_.data_ptr<float>() + first;
+  if (second_.defined()) arena.second = second_.data_ptr<float>() + first;
+  if (ema_.defined()) arena.ema = ema_.data_ptr<float>() + first;
   if (units_.weights().scalar_type() == at::kBFloat16)
-    arena.weights_bf16 = static_cast<uint16_t*>(units_.weights().data_ptr());
-  arena.count = units_.count();
+    arena.weights_bf16 = static_cast<uint16_t*>(units_.weights().data_ptr()) + first;
+  arena.count = segment.count;
   return arena;
 }
 
 void Optimizer::step(double learning_rate, int64_t update_count, const GradientNorm& norm) {
-  const kernels::Arena flat = arena();
-  const float* scale = norm.scale.data_ptr<float>();
+  for (const Segment& segment : segments_)
+    update(segment, learning_rate * segment.share, update_count, norm.scale.data_ptr<float>());
+}
+
+void Optimizer::update(const Segment& segment, double learning_rate, int64_t update_count,
+                       const float* scale) {
+  const kernels::Arena flat = arena(segment);
   const double ema_decay = ema_decay_.value_or(0.0);
   const auto run = [&](const auto& options, auto on_device, auto on_range) {
     if (units_.master().is_cuda())

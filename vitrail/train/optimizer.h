@@ -23,6 +23,11 @@ struct GradientNorm {
               // 1e-6)) as torch.nn.utils.clip_grad_norm_; 0 when the norm is not finite
 };
 
+/// Share of the learning rate of a unit: decay^(depth + 1) for the embedding, decay^(depth - i) for
+/// block i of the encoder, 1 for everything after it.
+/// Paper    Clark et al. 2020, arXiv:2003.10555; as in facebookresearch/mae, util/lr_decay.py.
+double layer_share(const parallel::Unit& unit, int64_t depth, double decay);
+
 class Optimizer {
  public:
   Optimizer(parallel::UnitSet& units, const config::Optimizer& options,
@@ -45,11 +50,20 @@ class Optimizer {
   at::Tensor ema() const { return ema_; }
 
  private:
-  kernels::Arena arena() const;
+  /// Neighbouring units with the same share of the learning rate.
+  struct Segment {
+    int64_t offset, count;
+    double share;
+  };
+  std::vector<Segment> segments() const;
+  kernels::Arena arena(const Segment& segment) const;
+  void update(const Segment& segment, double learning_rate, int64_t update_count,
+              const float* scale);
 
   parallel::UnitSet& units_;
   config::Optimizer options_;
   std::optional<double> ema_decay_;
+  std::vector<Segment> segments_;
   at::Tensor first_, second_, ema_;
   at::Tensor partials_, sum_, norm_, scale_;  // workspace of the norm
 };

@@ -1,5 +1,7 @@
 #include "vitrail/train/pictures.h"
 
+#include <iterator>
+
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
@@ -13,11 +15,11 @@ namespace vitrail::train {
 
 namespace {
 
-/// One or `channels` numbers as [C, 1, ...], 0.5 where the recipe says nothing.
-at::Tensor per_channel(const std::vector<double>& values, const at::Tensor& image) {
+/// One or `channels` numbers as [C, 1, ...], `none` where the recipe says nothing.
+at::Tensor per_channel(const std::vector<double>& values, double none, const at::Tensor& image) {
   std::vector<int64_t> shape(image.dim(), 1);
   shape[0] = image.size(0);
-  at::Tensor out = at::full(shape, 0.5, image.options());
+  at::Tensor out = at::full(shape, none, image.options());
   for (int64_t c = 0; c < image.size(0) && !values.empty(); ++c)
     out[c].fill_(values[values.size() == 1 ? 0 : c]);
   return out;
@@ -28,7 +30,56 @@ at::Tensor flat_picture(const at::Tensor& image) {
   return image.dim() == 4 ? image.select(1, image.size(1) / 2) : image;
 }
 
+/// Grey or RGB [3, ...] of an image of any number of channels.
+at::Tensor as_rgb(const at::Tensor& image) {
+  const at::Tensor one = image.size(0) == 3 ? image : image.narrow(0, 0, 1);
+  std::vector<int64_t> shape = one.sizes().vec();
+  shape[0] = 3;
+  return one.expand(shape).contiguous();
+}
+
+// Okabe and Ito's palette, told apart by colour-blind readers too; classes from 1 on.
+constexpr double kColors[][3] = {{0.90, 0.62, 0.00}, {0.34, 0.71, 0.91}, {0.00, 0.62, 0.45},
+                                 {0.94, 0.89, 0.26}, {0.80, 0.47, 0.65}, {0.84, 0.37, 0.00},
+                                 {0.00, 0.45, 0.70}};
+constexpr double kError[3] = {0.85, 0.10, 0.10};
+constexpr double kOpacity = 0.55;
+
+/// Blends a colour over the pixels where `where` is true.
+void paint(at::Tensor& rgb, const at::Tensor& where, const double color[3]) {
+  for (int64_t c = 0; c < 3; ++c)
+    rgb[c].copy_(at::where(where, rgb[c].mul(1 - kOpacity).add(kOpacity * color[c]), rgb[c]));
+}
+
+at::Tensor painted(const at::Tensor& rgb, const at::Tensor& classes) {
+  at::Tensor out = rgb.clone();
+  const int64_t last = classes.numel() > 0 ? classes.max().item<int64_t>() : 0;
+  for (int64_t k = 1; k <= last; ++k)
+    paint(out, classes.eq(k), kColors[static_cast<size_t>(k - 1) % std::size(kColors)]);
+  return out;
+}
+
 }  // namespace
+
+MaskPictures mask_pictures(const at::Tensor& image, const at::Tensor& truth,
+                           const at::Tensor& predicted, const config::Source& source) {
+  MaskPictures pictures;
+  pictures.image = as_rgb(Display(image, source)(image).clamp(0, 1));
+  pictures.truth = painted(pictures.image, truth);
+  pictures.predicted = painted(pictures.image, predicted);
+  pictures.errors = pictures.image.clone();
+  paint(pictures.errors, truth.ne(predicted).logical_and(truth.ge(0)), kError);
+  return pictures;
+}
+
+std::vector<at::Tensor> depth_slices(const at::Tensor& image, int64_t count) {
+  if (image.dim() < 4) return {image};
+  std::vector<at::Tensor> slices;
+  const int64_t depth = image.size(1);
+  for (int64_t i = 0; i < count; ++i)
+    slices.push_back(image.select(1, depth * (2 * i + 1) / (2 * count)));
+  return slices;
+}
 
 std::string png_bytes(const at::Tensor& image) {
   at::Tensor picture = flat_picture(image);
@@ -52,7 +103,21 @@ std::string png_bytes(const at::Tensor& image) {
 }
 
 at::Tensor denormalised(const at::Tensor& image, const config::Source& source) {
-  return image.mul(per_channel(source.std, image)).add(per_channel(source.mean, image));
+  const bool plain = source.normalize == "none";
+  return image.mul(per_channel(source.std, plain ? 1.0 : 0.5, image))
+      .add(per_channel(source.mean, plain ? 0.0 : 0.5, image));
+}
+
+Display::Display(const at::Tensor& image, const config::Source& source) : source_(source) {
+  if (!(source.normalize == "none") || image.numel() == 0) return;
+  const at::Tensor values = denormalised(image, source);
+  low_ = values.min();
+  span_ = (values.max() - low_).clamp_min(1e-30);
+}
+
+at::Tensor Display::operator()(const at::Tensor& image) const {
+  const at::Tensor values = denormalised(image, source_);
+  return low_.defined() ? (values - low_) / span_ : values;
 }
 
 MaskedPictures masked_pictures(const at::Tensor& image, const at::Tensor& prediction,
@@ -68,13 +133,13 @@ MaskedPictures masked_pictures(const at::Tensor& image, const at::Tensor& predic
                      variance = target.var(-1, /*unbiased=*/true, true);
     predicted = predicted.mul(variance.add(1e-6).sqrt()).add(mean);
   }
+  const Display display(image, source);
   const auto picture = [&](const at::Tensor& patches) {
-    return denormalised(ops::unpatchify(patches, grid, model.patch_size, kOrder).squeeze(0),
-                        source);
+    return display(ops::unpatchify(patches, grid, model.patch_size, kOrder).squeeze(0));
   };
   const at::Tensor hidden = mask.reshape({1, -1, 1}).gt(0.5).expand_as(target);
   MaskedPictures pictures;
-  pictures.original = denormalised(image, source);
+  pictures.original = display(image);
   pictures.reconstruction = picture(predicted);
   pictures.pasted = picture(at::where(hidden, predicted, target));
   const at::Tensor grey = at::full(pictures.original.sizes(), 0.5, image.options());

@@ -14,8 +14,21 @@ namespace vitrail::train {
 /// first channel; of a volume the middle slice. Values outside are clamped.
 std::string png_bytes(const at::Tensor& image);
 
-/// Undoes the source's normalisation: [C, ...] as the model saw it -> [0, 1].
+/// Undoes the source's mean and std: [C, ...] as the model saw it -> [0, 1], or with normalize: none the
+/// file's values.
 at::Tensor denormalised(const at::Tensor& image, const config::Source& source);
+
+/// The original undone as above and, with normalize: none, its least value put to 0 and its largest to
+/// 1: what a picture of it shows. Other tensors of the same sample go with it.
+class Display {
+ public:
+  Display(const at::Tensor& image, const config::Source& source);
+  at::Tensor operator()(const at::Tensor& image) const;
+
+ private:
+  const config::Source& source_;
+  at::Tensor low_, span_;  // undefined: values are in [0, 1]
+};
 
 /// What an MAE saw and said, each [C, ...] in [0, 1].
 struct MaskedPictures {
@@ -29,5 +42,20 @@ struct MaskedPictures {
 MaskedPictures masked_pictures(const at::Tensor& image, const at::Tensor& prediction,
                                const at::Tensor& mask, const config::Model& model,
                                const config::Source& source);
+
+/// A segmentation, each RGB [3, ...] in [0, 1]: the image, the same with the true classes coloured,
+/// with the predicted ones, and with the pixels marked where they differ.
+struct MaskPictures {
+  at::Tensor image, truth, predicted, errors;
+  std::vector<at::Tensor> all() const { return {image, truth, predicted, errors}; }
+};
+/// image [C, ...] normalised; truth and predicted int64 [...]. Class 0 and pixels without a label
+/// (-1) stay uncoloured; pixels without a label never differ.
+MaskPictures mask_pictures(const at::Tensor& image, const at::Tensor& truth,
+                           const at::Tensor& predicted, const config::Source& source);
+
+/// Slices of a volume [C, D, H, W] -> [C, H, W] each, spread over its depth; an image is its own
+/// only slice.
+std::vector<at::Tensor> depth_slices(const at::Tensor& image, int64_t count);
 
 }  // namespace vitrail::train

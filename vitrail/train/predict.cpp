@@ -20,6 +20,7 @@
 #include "vitrail/parallel/unit.h"
 #include "vitrail/train/assembly.h"
 #include "vitrail/train/pictures.h"
+#include "vitrail/train/predict_masks.h"
 
 namespace vitrail::train {
 
@@ -60,12 +61,15 @@ std::vector<std::string> class_names(const config::Recipe& recipe) {
 class FileBatches {
  public:
   FileBatches(const config::Recipe& recipe, const config::Source& source)
-      : transform_(source, recipe.model, /*training=*/false, /*raw=*/false), model_(recipe.model) {}
+      : transform_(source, recipe.model, /*training=*/false, /*raw=*/false),
+        variables_(source.variables),
+        model_(recipe.model) {}
 
   data::Batch read(const std::vector<std::string>& files, int64_t first, int64_t count) const {
-    std::vector<int64_t> shape{count, model_.in_channels};
+    std::vector<int64_t> shape{count, transform_.channels()};
     shape.insert(shape.end(), model_.image_size.begin(), model_.image_size.end());
     data::Batch batch;
+    batch.variables = variables_;
     batch.image = at::empty(shape, at::kFloat);
     batch.sample_ids = at::arange(first, first + count, at::kLong);
     float* out = batch.image.mutable_data_ptr<float>();
@@ -83,6 +87,7 @@ class FileBatches {
 
  private:
   data::Transform transform_;
+  std::vector<std::string> variables_;
   const config::Model& model_;
 };
 
@@ -141,25 +146,16 @@ config::Source input_source(const config::Recipe& recipe) {
   return recipe.data.sources.empty() ? config::Source{} : recipe.data.sources.front();
 }
 
-}  // namespace
-
-int64_t predict_files(const config::ResolvedRecipe& resolved, const PredictOptions& options) {
-  const c10::NoGradGuard no_grad;
-  const config::Recipe& recipe = resolved.recipe;
-  const bool classifies = recipe.model.kind == "vit";
+/// A class for each image, or what a masked autoencoder makes of it.
+int64_t predict_images(models::Model& model, const config::Recipe& recipe,
+                       const config::Source& source, const PredictOptions& options,
+                       at::Device device) {
+  const bool classifies = model.task() == models::Task::classification;
   VT_REQUIRE(ConfigError, recipe.model.image_size.size() == 2,
              "[predict] image files have 2 sides but model.image_size has {}",
              recipe.model.image_size.size());
   const std::vector<std::string> files = list_input(options.input);
-  const config::Source source = input_source(recipe);
   const FileBatches batches(recipe, source);
-  const at::Device device = choose_device(recipe.run, options.launch);
-  set_threads(recipe.run, options.launch);
-  const auto model = models::make_model(recipe.model, static_cast<uint64_t>(recipe.run.seed));
-  models::configure(*model, recipe.train);
-  load_weights(*model, recipe, options.weights);
-  parallel::UnitSet units(*model, device, compute_dtype(recipe.train));
-
   const int64_t columns = std::min<int64_t>(5, recipe.model.num_classes);
   const std::vector<std::string> names =
       classifies ? class_names(recipe) : std::vector<std::string>{};
@@ -170,7 +166,7 @@ int64_t predict_files(const config::ResolvedRecipe& resolved, const PredictOptio
     const data::Batch batch =
         on_device(batches.read(files, first, std::min(kBatch, total - first)), device);
     const models::Output output =
-        model->forward(batch, {static_cast<uint64_t>(recipe.run.seed), 0, batch.sample_ids, false});
+        model.forward(batch, {static_cast<uint64_t>(recipe.run.seed), 0, batch.sample_ids, false});
     if (classifies) {
       add_rows(csv, files, first, output.output, columns, names);
       continue;
@@ -183,6 +179,25 @@ int64_t predict_files(const config::ResolvedRecipe& resolved, const PredictOptio
   }
   if (classifies) core::write_file_atomic(options.output, csv);
   return total;
+}
+
+}  // namespace
+
+int64_t predict_files(const config::ResolvedRecipe& resolved, const PredictOptions& options) {
+  const c10::NoGradGuard no_grad;
+  const config::Recipe& recipe = resolved.recipe;
+  VT_REQUIRE(ConfigError, !(recipe.model.kind == "diffusion"),
+             "[predict] a diffusion model has nothing to say of a file; use vitrail sample");
+  const config::Source source = input_source(recipe);
+  const at::Device device = choose_device(recipe.run, options.launch);
+  set_threads(recipe.run, options.launch);
+  const auto model = models::make_model(recipe.model, static_cast<uint64_t>(recipe.run.seed));
+  models::configure(*model, recipe.train);
+  load_weights(*model, recipe, options.weights);
+  parallel::UnitSet units(*model, device, compute_dtype(recipe.train));
+  if (model->task() == models::Task::segmentation)
+    return predict_masks(*model, recipe, source, options.input, options.output, device);
+  return predict_images(*model, recipe, source, options, device);
 }
 
 }  // namespace vitrail::train

@@ -12,14 +12,15 @@ namespace vitrail::train {
 struct PredictOptions {
   std::string weights;  // safetensors file, checkpoint folder or run folder; empty = newest valid
                         // checkpoint of the run
-  std::string input;    // an image or a folder of images
-  std::string output;   // vit: CSV file; mae: folder of PNG files
+  std::string input;   // an image or a folder of images; unetr, sap: what the source's reader reads
+  std::string output;  // vit: CSV file; mae, unetr, sap: folder
   comm::Launch launch;
 };
 
 /// vit: one CSV row an image: file, class, name, probability, then the five best as class_k,
 /// name_k, probability_k. mae: NAME-{original,masked,reconstruction,pasted}.png for each image.
-/// Output appears whole or not at all. Returns the number of images.
+/// unetr, sap: masks, see train/predict_masks.h.
+/// Every file appears whole or not at all. Returns the number of images.
 /// Errors   DataError naming a file that cannot be read; CheckpointError for the weights.
 int64_t predict_files(const config::ResolvedRecipe& resolved, const PredictOptions& options);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <sstream>
 
@@ -103,19 +104,39 @@ Chart simple_chart(const std::string& title, Series series, bool from_zero) {
   return {title, "step", {thinned(series, kCurvePoints)}, from_zero};
 }
 
-Chart accuracy_chart(const ReportData& data) {
-  Chart chart{"Held-out accuracy, %", "step", {}};
-  for (const Curves::Evaluation& evaluation : data.curves.evaluations) {
-    if (!is_share(evaluation.metric)) continue;
-    Series points = evaluation.points;
-    for (double& value : points.y) value *= 100;
-    points.name = evaluation.metric == "accuracy" ? "accuracy" : "in the first five";
-    if (data.splits.size() > 1) points.name = evaluation.split + " " + points.name;
-    points.color = static_cast<int>(chart.series.size()) % 6 + 1;
-    points.dots = points.x.size() <= 60;
-    chart.series.push_back(points);
-  }
-  return chart;
+/// Metrics of held-out data that are drawn over the steps, those of one title in one chart.
+struct Score {
+  const char *metric, *title, *name;
+  double factor;
+};
+constexpr Score kScores[] = {
+    {"accuracy", "Held-out accuracy, %", "accuracy", 100},
+    {"top5_accuracy", "Held-out accuracy, %", "in the first five", 100},
+    {"dice", "Held-out Dice", "dice", 1},
+    {"psnr", "Held-out PSNR, dB", "psnr", 1},
+};
+
+Chart& chart_called(const std::string& title, std::vector<Chart>& charts) {
+  for (Chart& chart : charts)
+    if (chart.title == title) return chart;
+  return charts.emplace_back(Chart{title, "step", {}});
+}
+
+std::vector<Chart> score_charts(const ReportData& data) {
+  std::vector<Chart> charts;
+  for (const Score& score : kScores)
+    for (const Curves::Evaluation& evaluation : data.curves.evaluations) {
+      if (evaluation.metric != score.metric) continue;
+      Chart& chart = chart_called(score.title, charts);
+      Series points = evaluation.points;
+      for (double& value : points.y) value *= score.factor;
+      points.name = score.name;
+      if (data.splits.size() > 1) points.name = evaluation.split + " " + points.name;
+      points.color = static_cast<int>(chart.series.size()) % 6 + 1;
+      points.dots = points.x.size() <= 60;
+      chart.series.push_back(points);
+    }
+  return charts;
 }
 
 Chart wait_chart(const Curves& curves) {
@@ -130,8 +151,7 @@ Chart wait_chart(const Curves& curves) {
 std::string charts(const ReportData& data) {
   const Curves& curves = data.curves;
   std::string out = "<div class=\"charts\">\n" + line_chart(loss_chart(data));
-  const Chart accuracy = accuracy_chart(data);
-  if (!accuracy.series.empty()) out += line_chart(accuracy);
+  for (const Chart& chart : score_charts(data)) out += line_chart(chart);
   out += line_chart(simple_chart("Images per second", curves.images_per_second, true));
   out += line_chart(simple_chart("Learning rate", curves.lr, true));
   out += line_chart(simple_chart("Gradient norm", curves.grad_norm, true));
@@ -168,9 +188,8 @@ std::string samples_section(const ReportData& data) {
   for (const Verdict& verdict : data.verdicts) (verdict.right ? right : wrong).push_back(verdict);
   if (!wrong.empty()) out += html_section("Held-out samples: wrong", html_verdicts(wrong));
   if (!right.empty()) out += html_section("Held-out samples: right", html_verdicts(right));
-  if (!data.reconstructions.empty())
-    out += html_section("Held-out samples: hidden patches predicted",
-                        html_reconstructions(data.reconstructions));
+  for (const PictureTable& table : data.pictures)
+    if (!table.rows.empty()) out += html_section(table.heading, html_pictures(table));
   return out;
 }
 
@@ -270,9 +289,9 @@ std::vector<std::vector<std::string>> final_numbers(const std::vector<ReportData
   return table;
 }
 
-using Pick = Series (*)(const ReportData&);
+using Pick = std::function<Series(const ReportData&)>;
 
-Chart shared_chart(const std::string& title, const std::vector<ReportData>& runs, Pick pick,
+Chart shared_chart(const std::string& title, const std::vector<ReportData>& runs, const Pick& pick,
                    bool from_zero, bool log_y) {
   Chart chart{title, "step", {}, from_zero, log_y};
   for (const ReportData& run : runs) {
@@ -285,13 +304,12 @@ Chart shared_chart(const std::string& title, const std::vector<ReportData>& runs
   return chart;
 }
 
-template <bool accuracy>
-Series held_out(const ReportData& run) {
+/// The first split's values of a metric.
+Series held_out(const ReportData& run, const std::string& metric, double factor) {
   for (const Curves::Evaluation& evaluation : run.curves.evaluations)
-    if (evaluation.metric == (accuracy ? "accuracy" : "loss")) {
+    if (evaluation.metric == metric) {
       Series series = evaluation.points;
-      if (accuracy)
-        for (double& value : series.y) value *= 100;
+      for (double& value : series.y) value *= factor;
       return series;
     }
   return {};
@@ -317,9 +335,16 @@ std::string write_comparison(const std::vector<std::string>& folders, const std:
   std::string body = html_section("Final numbers", html_table(final_numbers(runs))) +
                      "<div class=\"charts\">\n" +
                      line_chart(shared_chart("Training loss", runs, training_loss, false, true));
-  const Chart loss = shared_chart("Held-out loss", runs, held_out<false>, false, true);
-  const Chart accuracy = shared_chart("Held-out accuracy, %", runs, held_out<true>, false, false);
-  for (const Chart& chart : {loss, accuracy})
+  std::vector<Chart> held{shared_chart(
+      "Held-out loss", runs, [](const ReportData& run) { return held_out(run, "loss", 1); }, false,
+      true)};
+  for (const Score& score : kScores)
+    if (std::string(score.metric) != "top5_accuracy")
+      held.push_back(shared_chart(
+          score.title, runs,
+          [&score](const ReportData& run) { return held_out(run, score.metric, score.factor); },
+          false, false));
+  for (const Chart& chart : held)
     if (!chart.series.empty()) body += line_chart(chart);
   body += line_chart(shared_chart(
               "Images per second", runs,

@@ -60,6 +60,49 @@ ReportData::Split split_from(const Json& json) {
   return split;
 }
 
+PictureTable pictures_from(const Json& json, const fs::path& folder) {
+  PictureTable table{json.at("heading").get<std::string>(),
+                     json.at("columns").get<std::vector<std::string>>(),
+                     {}};
+  for (const Json& names : json.at("rows")) {
+    std::vector<std::string>& row = table.rows.emplace_back();
+    for (const Json& name : names) row.push_back(read_text(folder / name.get<std::string>()));
+  }
+  return table;
+}
+
+/// Writes the pictures of a table, the `number`th of the run, and says which file is where.
+Json write_pictures(const fs::path& root, const PictureTable& table, size_t number) {
+  Json rows = Json::array();
+  for (size_t i = 0; i < table.rows.size(); ++i) {
+    Json names = Json::array();
+    for (size_t k = 0; k < table.rows[i].size(); ++k) {
+      names.push_back(fmt::format("report/picture-{}-{:02}-{}.png", number, i, k));
+      core::write_file_atomic((root / names.back().get<std::string>()).string(), table.rows[i][k]);
+    }
+    rows.push_back(names);
+  }
+  return {{"heading", table.heading}, {"columns", table.columns}, {"rows", rows}};
+}
+
+/// Format 1 knew the pictures of masked autoencoders alone, in rows without a heading.
+PictureTable pictures_of_format_1(const Json& rows, const fs::path& folder) {
+  return pictures_from(
+      {{"heading", "Hidden patches"},
+       {"columns", {"original", "masked", "reconstruction", "visible + predicted"}},
+       {"rows", rows}},
+      folder);
+}
+
+void read_pictures(const Json& json, const fs::path& folder, ReportData& data) {
+  if (json.value("format", 1) >= 2) {
+    for (const Json& item : json.at("pictures"))
+      data.pictures.push_back(pictures_from(item, folder));
+  } else if (const auto rows = json.find("reconstructions"); rows != json.end() && !rows->empty()) {
+    data.pictures.push_back(pictures_of_format_1(*rows, folder));
+  }
+}
+
 void read_data_json(const fs::path& folder, ReportData& data) {
   const Json json = Json::parse(read_text(folder / "report/data.json"));
   data.name = json.at("name").get<std::string>();
@@ -73,12 +116,7 @@ void read_data_json(const fs::path& folder, ReportData& data) {
                              item.at("truth").get<std::string>(),
                              item.at("predicted").get<std::string>(), number(item, "probability"),
                              item.at("right").get<bool>()});
-  for (const Json& row : json.at("reconstructions")) {
-    Reconstruction reconstruction;
-    for (const Json& name : row)
-      reconstruction.pictures.push_back(read_text(folder / name.get<std::string>()));
-    data.reconstructions.push_back(std::move(reconstruction));
-  }
+  read_pictures(json, folder, data);
 }
 
 void add_evaluation(Curves& curves, const Json& record) {
@@ -140,7 +178,7 @@ void save_report_data(const std::string& folder, const ReportData& data) {
   const fs::path root = folder;
   fs::remove_all(root / "report");
   core::make_directories((root / "report").string());
-  Json verdicts = Json::array(), reconstructions = Json::array(), splits = Json::array();
+  Json verdicts = Json::array(), pictures = Json::array(), splits = Json::array();
   for (size_t i = 0; i < data.verdicts.size(); ++i) {
     const Verdict& verdict = data.verdicts[i];
     const std::string name = fmt::format("report/sample-{:02}.png", i);
@@ -151,18 +189,10 @@ void save_report_data(const std::string& folder, const ReportData& data) {
                         {"probability", verdict.probability},
                         {"right", verdict.right}});
   }
-  const char* parts[] = {"original", "masked", "reconstruction", "pasted"};
-  for (size_t i = 0; i < data.reconstructions.size(); ++i) {
-    Json names = Json::array();
-    for (size_t k = 0; k < data.reconstructions[i].pictures.size() && k < 4; ++k) {
-      names.push_back(fmt::format("report/mae-{:02}-{}.png", i, parts[k]));
-      core::write_file_atomic((root / names.back().get<std::string>()).string(),
-                              data.reconstructions[i].pictures[k]);
-    }
-    reconstructions.push_back(names);
-  }
+  for (size_t i = 0; i < data.pictures.size(); ++i)
+    pictures.push_back(write_pictures(root, data.pictures[i], i));
   for (const ReportData::Split& split : data.splits) splits.push_back(to_json(split));
-  const Json json{{"format", 1},
+  const Json json{{"format", 2},
                   {"name", data.name},
                   {"kind", data.kind},
                   {"averaged_weights", data.averaged_weights},
@@ -170,7 +200,7 @@ void save_report_data(const std::string& folder, const ReportData& data) {
                   {"environment", to_json(data.environment)},
                   {"splits", splits},
                   {"verdicts", verdicts},
-                  {"reconstructions", reconstructions}};
+                  {"pictures", pictures}};
   core::write_file_atomic((root / "report/data.json").string(),
                           json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
 }

@@ -45,7 +45,7 @@ struct ReportData {
   };
   std::vector<Split> splits;
   std::vector<Verdict> verdicts;
-  std::vector<Reconstruction> reconstructions;
+  std::vector<PictureTable> pictures;
   bool averaged_weights = false;  // evaluation used the moving average of the weights
   // read beside data.json
   std::string recipe;

@@ -1,5 +1,6 @@
 #include "vitrail/train/report_html.h"
 
+#include <algorithm>
 #include <cstdint>
 
 #include <fmt/format.h>
@@ -57,7 +58,7 @@ table.rows th{width:190px;white-space:nowrap}
 .samples .wrong img{outline:2px solid var(--bad)}
 .samples .wrong b{color:var(--bad)}
 .samples .right b{color:var(--good)}
-.masks{display:grid;grid-template-columns:repeat(4,minmax(0,150px));gap:10px}
+.masks{display:grid;gap:10px}
 .masks div{font-size:13px;color:var(--faint)}
 details summary{cursor:pointer;font-weight:600}
 pre{font:12.5px/1.5 ui-monospace,SFMono-Regular,Menlo,"DejaVu Sans Mono",monospace;overflow-x:auto;margin:12px 0 0}
@@ -171,14 +172,18 @@ std::string html_verdicts(const std::vector<Verdict>& verdicts) {
   return out + "</div>\n";
 }
 
-std::string html_reconstructions(const std::vector<Reconstruction>& reconstructions) {
-  const std::vector<std::string> names{"original", "masked", "reconstruction",
-                                       "visible + predicted"};
-  std::string out = "<div class=\"masks\">\n";
-  for (const std::string& name : names) out += fmt::format("<div>{}</div>", name);
-  for (const Reconstruction& row : reconstructions)
-    for (size_t i = 0; i < row.pictures.size() && i < names.size(); ++i)
-      out += image_tag(row.pictures[i], names[i]) + "\n";
+std::string html_pictures(const PictureTable& table) {
+  std::string out = fmt::format(
+      "<div class=\"masks\" style=\"grid-template-columns:repeat({},minmax(0,150px))\">\n",
+      table.columns.size());
+  const bool named = std::any_of(table.columns.begin(), table.columns.end(),
+                                 [](const std::string& name) { return !name.empty(); });
+  if (named)
+    for (const std::string& name : table.columns)
+      out += fmt::format("<div>{}</div>", escape_html(name));
+  for (const std::vector<std::string>& row : table.rows)
+    for (size_t i = 0; i < row.size() && i < table.columns.size(); ++i)
+      out += image_tag(row[i], table.columns[i]) + "\n";
   return out + "</div>\n";
 }
 

@@ -21,9 +21,11 @@ struct Verdict {
   bool right = false;
 };
 
-/// Original, masked, reconstruction, pasted: PNG bytes.
-struct Reconstruction {
-  std::vector<std::string> pictures;
+/// Rows of pictures under column names; what is seen is the same kind of thing in every row.
+struct PictureTable {
+  std::string heading;
+  std::vector<std::string> columns;            // empty names are not shown
+  std::vector<std::vector<std::string>> rows;  // PNG bytes, one a column
 };
 
 /// A whole document: style, heading, `body`, and the script of the pointer read-outs.
@@ -38,7 +40,7 @@ std::string html_rows(const Rows& rows);
 std::string html_table(const std::vector<std::vector<std::string>>& rows);
 std::string html_details(const std::string& summary, const std::string& preformatted);
 std::string html_verdicts(const std::vector<Verdict>& verdicts);
-std::string html_reconstructions(const std::vector<Reconstruction>& reconstructions);
+std::string html_pictures(const PictureTable& table);
 
 /// RFC 4648, with padding.
 std::string base64(const std::string& bytes);

@@ -7,7 +7,7 @@
 
 namespace vitrail::train {
 
-/// Adds verdicts (vit: wrong ones first) or reconstructions (mae) from result.examples.
+/// Adds verdicts (vit) or tables of pictures (mae, segmentation) from result.examples.
 void add_examples(const SplitResult& result, const config::Source& source,
                   const config::Model& model, ReportData& data);
 

@@ -24,8 +24,7 @@ double ms_since(Clock::time_point start) {
 /// Samples [begin, begin + count) of a batch.
 data::Batch part(const data::Batch& batch, int64_t begin, int64_t count) {
   data::Batch piece = batch;
-  for (at::Tensor* tensor : {&piece.image, &piece.label, &piece.mask_noise, &piece.sample_ids})
-    if (tensor->defined()) *tensor = tensor->narrow(0, begin, count);
+  for (at::Tensor* tensor : piece.rows()) *tensor = tensor->narrow(0, begin, count);
   return piece;
 }
 

@@ -96,7 +96,7 @@ int main(int argc, char** argv) {
       "6 non-finite loss; 7 out of memory; 75 preempted, state saved, run again; 1 anything else.");
   Program program{cli, nullptr};
   for (auto add : {vitrail::app::add_train, vitrail::app::add_eval, vitrail::app::add_predict,
-                   vitrail::app::add_forward, vitrail::app::add_weights,
+                   vitrail::app::add_sample, vitrail::app::add_forward, vitrail::app::add_weights,
                    vitrail::app::add_checkpoint, vitrail::app::add_check, vitrail::app::add_doctor,
                    vitrail::app::add_report, vitrail::app::add_bench, vitrail::app::add_data})
     add(program);

@@ -1,0 +1,51 @@
+#pragma once
+/// A few samples of an evaluation, kept for pictures.
+
+#include <cstdint>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "vitrail/data/batch.h"
+#include "vitrail/models/model.h"
+
+namespace vitrail::train {
+
+/// What went in and what came out of one sample, on the CPU.
+struct Example {
+  int64_t sample = -1;  // global index in its list
+  at::Tensor image;     // [C, ...] as the model saw it
+  at::Tensor output;    // vit: probabilities [classes]; mae: prediction [L, S]; undefined otherwise
+  at::Tensor mask;      // mae: [L], 1 = hidden
+  at::Tensor truth, predicted_mask;  // segmentation: int64 [sides...], -1 = not labelled
+  int64_t label = -1;
+  int64_t predicted = -1;
+};
+
+/// Classification: right and wrong answers, a share of each class; other tasks: samples spread over
+/// the whole list, those with most labelled pixels first. Denoising keeps none: its pictures are drawn samples (train/sample.h).
+class ExampleCollector {
+ public:
+  /// `samples`: how many there are in all.
+  ExampleCollector(models::Task task, int64_t samples) : task_(task), samples_(samples) {}
+  void add(const data::Batch& batch, const models::Output& output);
+  std::vector<Example> take() { return std::move(examples_); }
+
+ private:
+  void add_verdicts(const data::Batch& batch, const models::Output& output);
+  void add_spread(const data::Batch& batch, const models::Output& output);
+  Example spread_example(const data::Batch& batch, const models::Output& output, int64_t i,
+                         int64_t sample) const;
+  bool has_all_verdicts() const;
+
+  models::Task task_;
+  int64_t samples_;
+  size_t right_ = 0, wrong_ = 0;
+  std::map<std::pair<int64_t, bool>, size_t> of_class_;  // (true class, answered rightly)
+  int64_t stretch_ = -1, content_ = 0;                   // of the last example kept
+  std::vector<Example> examples_;
+};
+
+}  // namespace vitrail::train
