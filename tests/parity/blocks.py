@@ -1,9 +1,16 @@
-"""A transformer block from PyTorch's own parts, with RMSNorm and SwiGLU written out."""
+"""Parts of a vision transformer from PyTorch's own, with RMSNorm and SwiGLU written out."""
 import math
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+
+def sincos(positions, width):
+    """[sin(t w_0), sin(t w_1), ..., cos(t w_0), ...] with w_j = 10000^(-2j / width)."""
+    rates = 10000.0 ** (-torch.arange(width // 2, dtype=torch.float64) / (width / 2))
+    angles = positions.double()[:, None] * rates[None]
+    return torch.cat([angles.sin(), angles.cos()], 1)
 
 
 class RmsNorm(nn.Module):
@@ -43,3 +50,21 @@ class Block(nn.Module):
     def forward(self, x):
         x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))
+
+
+class Mlp(nn.Module):
+    def __init__(self, width, hidden):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
+
+    def forward(self, x):
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class PatchEmbed(nn.Module):
+    def __init__(self, axes, channels, width, patch):
+        super().__init__()
+        self.proj = (nn.Conv2d if axes == 2 else nn.Conv3d)(channels, width, patch, patch)
+
+    def forward(self, image):
+        return self.proj(image).flatten(2).transpose(1, 2)

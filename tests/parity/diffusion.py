@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from safetensors.torch import load_file, save_file
 
 import common
+from blocks import Attention, Mlp, PatchEmbed, sincos
 
 T = 40  # levels of the models below
 
@@ -28,48 +29,12 @@ def alpha_bars(kind, count):
     return np.cumprod(1 - betas)
 
 
-def sincos(positions, width):
-    """[sin(t w_0), sin(t w_1), ..., cos(t w_0), ...] with w_j = 10000^(-2j / width)."""
-    rates = 10000.0 ** (-torch.arange(width // 2, dtype=torch.float64) / (width / 2))
-    angles = positions.double()[:, None] * rates[None]
-    return torch.cat([angles.sin(), angles.cos()], 1)
-
-
 def table(grid, width):
     """Rows in raster order; 2-D: the column's code first, then the row's; 3-D: by axis."""
     axes = torch.meshgrid(*[torch.arange(side) for side in grid], indexing="ij")
     order = (1, 0) if len(grid) == 2 else (0, 1, 2)
     rows = torch.cat([sincos(axes[axis].flatten(), width // len(grid)) for axis in order], 1)
     return rows[None].float()
-
-
-class Attention(nn.Module):
-    def __init__(self, width, heads):
-        super().__init__()
-        self.heads, self.qkv, self.proj = heads, nn.Linear(width, 3 * width), nn.Linear(width, width)
-
-    def forward(self, x):
-        q, k, v = [part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1)]
-        weights = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1)
-        return self.proj((weights @ v).transpose(1, 2).flatten(2))
-
-
-class Mlp(nn.Module):
-    def __init__(self, width, hidden):
-        super().__init__()
-        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
-
-    def forward(self, x):
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
-class PatchEmbed(nn.Module):
-    def __init__(self, axes, channels, width, patch):
-        super().__init__()
-        self.proj = (nn.Conv2d if axes == 2 else nn.Conv3d)(channels, width, patch, patch)
-
-    def forward(self, image):
-        return self.proj(image).flatten(2).transpose(1, 2)
 
 
 class Block(nn.Module):

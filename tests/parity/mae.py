@@ -3,17 +3,9 @@ import math
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 import common
-from blocks import RmsNorm, SwiGlu
-
-
-def sincos(positions, width):
-    """[sin(t w_0), sin(t w_1), ..., cos(t w_0), ...] with w_j = 10000^(-2j / width)."""
-    rates = 10000.0 ** (-torch.arange(width // 2, dtype=torch.float64) / (width / 2))
-    angles = positions.double()[:, None] * rates[None]
-    return torch.cat([angles.sin(), angles.cos()], 1)
+from blocks import Attention, Mlp, PatchEmbed, RmsNorm, SwiGlu, sincos
 
 
 def table(grid, width):
@@ -22,26 +14,6 @@ def table(grid, width):
     order = (1, 0) if len(grid) == 2 else (0, 1, 2)
     rows = torch.cat([sincos(axes[axis].flatten(), width // len(grid)) for axis in order], 1)
     return torch.cat([torch.zeros(1, width, dtype=torch.float64), rows])[None].float()
-
-
-class Attention(nn.Module):
-    def __init__(self, width, heads):
-        super().__init__()
-        self.heads, self.qkv, self.proj = heads, nn.Linear(width, 3 * width), nn.Linear(width, width)
-
-    def forward(self, x):
-        q, k, v = [part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1)]
-        weights = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1)
-        return self.proj((weights @ v).transpose(1, 2).flatten(2))
-
-
-class Mlp(nn.Module):
-    def __init__(self, width, hidden):
-        super().__init__()
-        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
-
-    def forward(self, x):
-        return self.fc2(F.gelu(self.fc1(x)))
 
 
 class Block(nn.Module):
@@ -53,15 +25,6 @@ class Block(nn.Module):
     def forward(self, x):
         x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))
-
-
-class PatchEmbed(nn.Module):
-    def __init__(self, axes, channels, width, patch):
-        super().__init__()
-        self.proj = (nn.Conv2d if axes == 2 else nn.Conv3d)(channels, width, patch, patch)
-
-    def forward(self, image):
-        return self.proj(image).flatten(2).transpose(1, 2)
 
 
 class Mae(nn.Module):

@@ -1,18 +1,8 @@
 """The encoder of the dense models written from PyTorch's parts: patches, positions, pre-norm blocks, final norm."""
 from torch import nn
-from torch.nn import functional as F
 import torch
 
-from blocks import Block
-
-
-class Mlp(nn.Module):
-    def __init__(self, width, hidden):
-        super().__init__()
-        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
-
-    def forward(self, x):
-        return self.fc2(F.gelu(self.fc1(x)))
+from blocks import Block, Mlp
 
 
 class Encoder(nn.Module):
