@@ -13,8 +13,8 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/zeros.h>
 
+#include "tests/models/tiny_models.h"
 #include "vitrail/models/model.h"
-#include "vitrail/ops/random.h"
 
 namespace vitrail::models {
 
@@ -28,15 +28,6 @@ inline config::Model segmenter(const char* kind, std::vector<int64_t> sides, int
   options.feature_size = 4, options.decoder_embed_dim = 8;
   options.decoder.value = "conv", options.loss.value = "dice_ce";
   return options;
-}
-
-inline at::Tensor random(at::IntArrayRef shape, uint16_t layer = 0) {
-  int64_t count = 1;
-  for (const int64_t side : shape) count *= side;
-  return (ops::uniform({9, core::Stream::test, 0, layer}, at::zeros({1}, at::kLong), count)
-              .view(shape) -
-          0.5) *
-         2.0;
 }
 
 inline std::vector<int64_t> shape_of(int64_t batch, int64_t channels,
@@ -79,23 +70,6 @@ inline void add_leaves(data::Batch& batch, const config::Model& options, int64_t
     batch.leaf_boxes.select(2, axes + axis).copy_(low + edge);
     place = place.floor_divide(grid);
   }
-}
-
-inline nn::Draws draws_of(const data::Batch& batch, bool training = false) {
-  return {3, 1, batch.sample_ids, training};
-}
-
-inline void randomise(Model& model) {
-  const at::NoGradGuard no_grad;
-  uint16_t layer = 50;
-  for (nn::NamedTensor& parameter : model.named_parameters())
-    parameter.tensor.copy_(random(parameter.tensor.sizes(), layer++) * 0.5);
-}
-
-inline std::set<std::string> names_of(const std::vector<nn::NamedTensor>& tensors) {
-  std::set<std::string> names;
-  for (const nn::NamedTensor& entry : tensors) names.insert(entry.name);
-  return names;
 }
 
 inline double worst(const at::Tensor& a, const at::Tensor& b) {

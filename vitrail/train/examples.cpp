@@ -52,10 +52,9 @@ void ExampleCollector::add_verdicts(const data::Batch& batch, const models::Outp
 
 void ExampleCollector::add_spread(const data::Batch& batch, const models::Output& output) {
   const at::Tensor ids = batch.sample_ids.to(at::kCPU);
-  const int64_t length = (samples_ + kSpread - 1) / kSpread;
   for (int64_t i = 0; i < batch.size(); ++i) {
     const int64_t sample = ids.const_data_ptr<int64_t>()[i];
-    const int64_t stretch = sample / std::max<int64_t>(1, length);
+    const int64_t stretch = sample * kSpread / std::max<int64_t>(1, samples_);
     // Of the samples of one stretch the one with most to see: tiles of a volume may hold none.
     const int64_t content =
         task_ == models::Task::segmentation ? batch.label[i].gt(0).sum().item<int64_t>() : 0;
