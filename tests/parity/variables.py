@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import common
-from blocks import Block
+from blocks import Block, Mlp
 
 WIDTH, HEADS, PATCH, SIDES, CLASSES = 24, 3, 4, (12, 8), 5
 LEAVES = 9
@@ -18,15 +18,6 @@ TRAINING = common.recipe
 NORM = lambda width: nn.LayerNorm(width, eps=1e-6)
 # bf16 keeps 8 bits: 2^-9 a rounding, some dozens of them on the way to a gradient.
 BF16 = 6e-2
-
-
-class Mlp(nn.Module):
-    def __init__(self, width, hidden):
-        super().__init__()
-        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
-
-    def forward(self, x):
-        return self.fc2(F.gelu(self.fc1(x)))
 
 
 def trunk(width, heads, depth):
