@@ -10,7 +10,7 @@ install(CODE [[
   file(GET_RUNTIME_DEPENDENCIES
     EXECUTABLES "${CMAKE_INSTALL_PREFIX}/libexec/vitrail"
     RESOLVED_DEPENDENCIES_VAR found UNRESOLVED_DEPENDENCIES_VAR missing
-    POST_INCLUDE_REGEXES "lib(yaml-cpp|fmt|spdlog|jpeg|png|z|zstd|xxhash)[-.0-9]*\\.so"
+    POST_INCLUDE_REGEXES "lib(yaml-cpp|fmt|spdlog|jpeg|png|z|zstd|xxhash|blosc|lz4|bz2|tiff|snappy|webp|lzma|deflate|jbig|Lerc|sharpyuv)[-.0-9]*\\.so"
     POST_EXCLUDE_REGEXES ".*")
   foreach(library ${found})
     file(INSTALL "${library}" DESTINATION "${CMAKE_INSTALL_PREFIX}/lib" FOLLOW_SYMLINK_CHAIN)

@@ -13,7 +13,7 @@ import time
 from program import MPIRUN, command, losses, make_workplace, metrics, must, read_bytes, run, safetensors_header
 
 STEP_KEYS = ["step", "epoch", "samples", "loss", "lr", "grad_norm", "step_ms", "data_wait_ms", "images_per_second",
-             "tokens_per_second", "model_tflops", "mfu", "peak_memory_gib"]
+             "tokens_per_second", "model_tflops", "mfu", "peak_memory_gib", "host_memory_gib", "skipped_samples", "source_epochs"]
 
 
 def check(condition, message):

@@ -12,3 +12,5 @@ foreach(program_case a_run_leaves_what_the_contract_names eval_report_and_predic
 endforeach()
 add_test(NAME program.bad_inputs COMMAND "${VITRAIL_PYTHON}" "${CMAKE_CURRENT_SOURCE_DIR}/app/bad_inputs.py")
 set_tests_properties(program.bad_inputs PROPERTIES LABELS program TIMEOUT 600 ENVIRONMENT "VITRAIL=$<TARGET_FILE:vitrail>")
+add_test(NAME program.bench_loader COMMAND "${VITRAIL_PYTHON}" "${CMAKE_CURRENT_SOURCE_DIR}/app/bench_loader_test.py")
+set_tests_properties(program.bench_loader PROPERTIES LABELS program TIMEOUT 120 ENVIRONMENT "VITRAIL=$<TARGET_FILE:vitrail>")

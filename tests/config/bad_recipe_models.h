@@ -93,21 +93,20 @@ inline const std::vector<BadRecipe>& bad_models() {
        "(command line: model.pool=token, command line: model.class_token=false)"},
       {kModel,
        {"model.loss=dice"},
-       "[config] model.loss must be one of cross_entropy, focal for vit but got dice  (command "
+       "[config] model.loss must be one of cross_entropy, focal, mse for vit but got dice  (command "
        "line: model.loss=dice)"},
       {kModel,
        {"model.kind=mae", "model.loss=cross_entropy"},
        "[config] model.loss must be one of masked_mse, mse for mae but got cross_entropy  "
        "(command line: model.loss=cross_entropy, command line: model.kind=mae)"},
       {kModel,
-       {"model.kind=unetr", "model.loss=mse"},
-       "[config] model.loss must be one of dice_ce, dice, generalized_dice, cross_entropy, "
-       "focal, dice_focal for unetr but got mse  (command line: model.loss=mse, command line: "
-       "model.kind=unetr)"},
+       {"model.kind=unetr", "model.loss=mse", "model.num_classes=0"},
+       "[config] model.num_classes must be at least 1 for unetr with the loss mse, but got 0  "
+       "(command line: model.num_classes=0, command line: model.kind=unetr)"},
       {kModel,
        {"model.kind=sap", "model.loss=masked_mse"},
        "[config] model.loss must be one of dice_ce, dice, generalized_dice, cross_entropy, "
-       "focal, dice_focal for sap but got masked_mse  (command line: model.loss=masked_mse, "
+       "focal, dice_focal, mse for sap but got masked_mse  (command line: model.loss=masked_mse, "
        "command line: model.kind=sap)"},
       {kModel,
        {"model.kind=diffusion", "model.loss=masked_mse"},

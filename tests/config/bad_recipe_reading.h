@@ -118,8 +118,9 @@ inline const std::vector<BadRecipe>& bad_readings() {
        "--reference lists them  (r.yaml:1:17)"},
       {"data: {sources: [{reader: image_foldr, root: x}]}\ntrain: {steps: 1}\n",
        {},
-       "[config] data.sources[0].reader must be one of image_folder, images, image_stack, nifti, "
-       "digits, random but got 'image_foldr'; did you mean 'image_folder'?  (r.yaml:1:27)"},
+       "[config] data.sources[0].reader must be one of image_folder, image_list, images, "
+       "image_stack, cifar, idx, nifti, npy, raw, tiff, zarr, n5, coco, voc, tar, digits, random but "
+       "got 'image_foldr'; did you mean 'image_folder'?  (r.yaml:1:27)"},
       {"train: {precision: fp8}\n",
        {},
        "[config] train.precision 'fp8' is not in this version; there are fp32, bf16  "
@@ -142,12 +143,10 @@ inline const std::vector<BadRecipe>& bad_readings() {
       {"parallel: {offload: activations}\n",
        {},
        "[config] parallel.offload is not in this version  (r.yaml:1:12)"},
-      {"data: {sources: [{reader: random, split: {hash: 1, part: train}}]}\ntrain: {steps: 1}\n",
+      {"data: {sources: [{reader: random, split: {hash: 1, parts: train}}]}\ntrain: {steps: 1}\n",
        {},
-       "[config] data.sources[0].split.hash is not in this version; use split: [start, end]  "
-       "(r.yaml:1:43)\n"
-       "[config] data.sources[0].split.part is not in this version; use split: [start, end]  "
-       "(r.yaml:1:52)"},
+       "[config] data.sources[0].split.parts is not a known key; known are start, end, list, hash "
+       "and part  (r.yaml:1:52)"},
   };
   return table;
 }

@@ -177,21 +177,29 @@ inline const std::vector<BadRecipe>& bad_values() {
        "data.sources[0].std=[0])"},
       {kBase,
        {"data.sources[0].augment=[flop]"},
-       "[config] data.sources[0].augment[0] must be flip, flips, rot90, crop:PAD or shift:PIXELS "
-       "but got 'flop'  "
-       "(command line: data.sources[0].augment=[flop])"},
+       "[config] data.sources[0].augment[0] 'flop' is not known; the known steps are flip, "
+       "flips, rot90, rot90_3d, crop:PAD, shift:PIXELS, "
+       "resized_crop[:MIN:MAX[:RATIO_LOW:RATIO_HIGH]], "
+       "affine:DEGREES:TRANSLATE:SCALE_LOW:SCALE_HIGH[:SHEAR], "
+       "color_jitter:BRIGHTNESS:CONTRAST:SATURATION:HUE, gray:P, solarize:P[:THRESHOLD], "
+       "blur:SIGMA_MAX[:P], randaugment:N:M, trivialaugment, autoaugment:cifar10 or "
+       "autoaugment:imagenet, intensity:SHIFT:SCALE, gamma:LOW:HIGH, noise:STD, erasing:P or "
+       "erasing:P:noise, mixup:ALPHA, cutmix:ALPHA  (command line: "
+       "data.sources[0].augment=[flop])"},
       {kBase,
        {"data.sources[0].augment=[crop]"},
-       "[config] data.sources[0].augment[0] must be crop:N with a whole number N from 0 to 4096 "
-       "but got 'crop'  (command line: data.sources[0].augment=[crop])"},
+       "[config] data.sources[0].augment[0] 'crop' needs 1 number(s) but has 0; it is written "
+       "crop:PAD  (command line: data.sources[0].augment=[crop])"},
       {kBase,
        {"data.sources[0].augment=[shift:-1]"},
-       "[config] data.sources[0].augment[0] must be shift:N with a whole number N from 0 to 4096 "
-       "but got 'shift:-1'  (command line: data.sources[0].augment=[shift:-1])"},
+       "[config] data.sources[0].augment[0] 'shift:-1' needs a whole number from 0 to 4096 as "
+       "number 1 but got -1; it is written shift:PIXELS  (command line: "
+       "data.sources[0].augment=[shift:-1])"},
       {kBase,
        {"data.sources[0].augment=[crop:1.5]"},
-       "[config] data.sources[0].augment[0] must be crop:N with a whole number N from 0 to 4096 "
-       "but got 'crop:1.5'  (command line: data.sources[0].augment=[crop:1.5])"},
+       "[config] data.sources[0].augment[0] 'crop:1.5' needs a whole number from 0 to 4096 as "
+       "number 1 but got 1.5; it is written crop:PAD  (command line: "
+       "data.sources[0].augment=[crop:1.5])"},
       {kBase,
        {"data.sources[0].root="},
        "[config] data.sources[0].root must name the data of the reader digits but is empty  "

@@ -9,12 +9,12 @@ inline const std::vector<BadRecipe>& bad_sources() {
   static const std::vector<BadRecipe> table{
       {kSegmentation,
        {"model.kind=sap", "data.sources[0]={reader: digits, root: x, labels: y}"},
-       "[config] data.sources[0].labels needs the reader images, image_stack or nifti but it is "
-       "digits  (command line: data.sources[0]={reader: digits, root: x, labels: y})"},
+       "[config] data.sources[0].labels needs the reader images, image_stack, nifti, npy, raw, "
+       "tiff, zarr, n5, idx, coco or voc but it is digits  (command line: data.sources[0]={reader: digits, root: x, labels: y})"},
       {kSegmentation,
        {"data.sources[0].reader=image_folder"},
-       "[config] data.sources[0].labels needs the reader images, image_stack or nifti but it is "
-       "image_folder  (r.yaml:8:47, command line: data.sources[0].reader=image_folder)"},
+       "[config] data.sources[0].labels needs the reader images, image_stack, nifti, npy, raw, "
+       "tiff, zarr, n5, idx, coco or voc but it is image_folder  (r.yaml:8:47, command line: data.sources[0].reader=image_folder)"},
       {kSegmentation,
        {"data.sources[0].labels="},
        "[config] data.sources[0].labels must name the masks to train or evaluate unetr but is "
@@ -76,8 +76,8 @@ inline const std::vector<BadRecipe>& bad_sources() {
        "root: x, labels: y, slices: 0, region: [0,1,0,1]...)"},
       {kSegmentation,
        {"data.sources[0].slices=0"},
-       "[config] data.sources[0].slices needs the reader image_stack or nifti but it is images  "
-       "(command line: data.sources[0].slices=0, r.yaml:8:22)"},
+       "[config] data.sources[0].slices needs the reader image_stack, nifti, npy, raw, tiff, "
+       "zarr or n5 but it is images  (command line: data.sources[0].slices=0, r.yaml:8:22)"},
       {kSegmentation,
        {"data.sources[0]={reader: nifti, root: x, labels: y, slices: 3}"},
        "[config] data.sources[0].slices must be at most 2 but got 3  (command line: "
@@ -100,16 +100,15 @@ inline const std::vector<BadRecipe>& bad_sources() {
        "line: data.sources[0].reader=image_stack, r.yaml:3:15)"},
       {kSegmentation,
        {"data.sources[0].random_crop.size=[16]"},
-       "[config] data.sources[0].random_crop.size must be model.image_size [16, 16] or empty "
-       "but got [16]  (command line: data.sources[0].random_crop.size=[16], r.yaml:3:15)\n"
+       "[config] data.sources[0].random_crop.size must have as many sides as model.image_size "
+       "[16, 16] but got [16]  (command line: data.sources[0].random_crop.size=[16], r.yaml:3:15)\n"
        "[config] data.sources[0].random_crop.per_epoch must be at least 1 with "
        "data.sources[0].random_crop.size but got 0  (command line: "
        "data.sources[0].random_crop.size=[16])"},
       {kSegmentation,
-       {"data.sources[0].random_crop={size: [8, 8], per_epoch: 4}"},
-       "[config] data.sources[0].random_crop.size must be model.image_size [16, 16] or empty "
-       "but got [8, 8]  (command line: data.sources[0].random_crop={size: [8, 8], per_epoch: "
-       "4}, r.yaml:3:15)"},
+       {"data.sources[0].random_crop={size: [8, 0], per_epoch: 4}"},
+       "[config] data.sources[0].random_crop.size[1] must be at least 1 but got 0  (command line: "
+       "data.sources[0].random_crop={size: [8, 0], per_epoch: 4})"},
       {kSegmentation,
        {"data.sources[0].random_crop.size=[16,16]"},
        "[config] data.sources[0].random_crop.per_epoch must be at least 1 with "
@@ -130,9 +129,9 @@ inline const std::vector<BadRecipe>& bad_sources() {
        "line: data.sources[0].random_crop.per_epoch=4, command line: "
        "data.sources[0].tile=[16,16])"},
       {kSegmentation,
-       {"data.sources[0].tile=[8,8]"},
-       "[config] data.sources[0].tile must be model.image_size [16, 16] or empty but got [8, 8] "
-       " (command line: data.sources[0].tile=[8,8], r.yaml:3:15)"},
+       {"data.sources[0].tile=[8,-8]"},
+       "[config] data.sources[0].tile[1] must be at least 1 but got -8  (command line: "
+       "data.sources[0].tile=[8,-8])"},
       {kSegmentation,
        {"data.sources[0].overlap=[0.5,0.5]"},
        "[config] data.sources[0].overlap must hold one ratio for each side of "
@@ -193,9 +192,9 @@ inline const std::vector<BadRecipe>& bad_sources() {
        "got 'zscore'  (command line: data.sources[0].normalize=zscore)"},
       {kSegmentation,
        {"model.image_size=[16,32]", "data.sources[0].augment=[flips,rot90]"},
-       "[config] data.sources[0].augment[1] rot90 needs the last two sides of model.image_size "
-       "to be equal but they are 16 and 32  (command line: "
-       "data.sources[0].augment=[flips,rot90], command line: model.image_size=[16,32])"},
+       "[config] data.sources[0].augment[1] 'rot90' needs the last two sides to be equal but "
+       "got 16 x 32; make model.image_size (and resize) square  (command line: "
+       "data.sources[0].augment=[flips,rot90])"},
       {kSegmentation,
        {"data.sources[0].variables=[u]"},
        "[config] data.sources[0].variables[0] must be one of model.variables [] but got 'u'  "
@@ -221,13 +220,9 @@ inline const std::vector<BadRecipe>& bad_sources() {
        "data.sources[0].variables=[u])"},
       {kSegmentation,
        {"model.kind=vit", "model.num_classes=2"},
-       "[config] data.sources[0].reader must be image_folder, nifti, digits or random to train "
-       "or evaluate a classifier but images holds no classes  (r.yaml:8:22)"},
-      {kSegmentation,
-       {"model.kind=sap", "model.adaptive.fixed_length=16"},
-       "[config] model.adaptive.fixed_length must be 0 to train in this version, which reads no "
-       "adaptive patches, but got 16; vitrail forward takes them  (command line: "
-       "model.adaptive.fixed_length=16)"},
+       "[config] data.sources[0].reader must be a format with classes (image_folder, image_list, "
+       "cifar, idx, nifti, npy, zarr, n5, tar, digits, random) to train or evaluate a classifier "
+       "but images holds none  (r.yaml:8:22)"},
       {kSegmentation,
        {"model.image_size=[16,16,16]",
         "data.sources=[{reader: image_folder, root: x},{reader: digits, root: x}]",
@@ -239,26 +234,68 @@ inline const std::vector<BadRecipe>& bad_sources() {
        "3  (command line: data.sources=[{reader: image_folder, root: x},{reader: digits, root: "
        "x}], command line: model.image_size=[16,16,16])"},
       {kSegmentation,
-       {"data.sources[0].label_reader=nifti"},
-       "[config] data.sources[0].label_reader is not in this version; labels are read as the "
-       "images are  (command line: data.sources[0].label_reader=nifti)"},
+       {"data.sources[0].label_reader=csv"},
+       "[config] data.sources[0].label_reader must be one of same, images, nifti, npy, raw, tiff, "
+       "zarr, n5 but got 'csv'  (command line: data.sources[0].label_reader=csv)"},
+      {kSegmentation,
+       {"data.sources[0].label_reader=zarr", "data.sources[0].labels="},
+       "[config] data.sources[0].label_reader needs data.sources[0].labels, which it reads, but "
+       "that is empty  (command line: data.sources[0].label_reader=zarr, command line: "
+       "data.sources[0].labels=)\n[config] data.sources[0].labels must name the masks to train "
+       "or evaluate unetr but is empty  (command line: data.sources[0].labels=)"},
       {kSegmentation,
        {"data.sources[0].array=volumes/raw"},
-       "[config] data.sources[0].array is not in this version  (command line: "
-       "data.sources[0].array=volumes/raw)"},
+       "[config] data.sources[0].array needs the reader npy, zarr or n5 but it is images  (command "
+       "line: data.sources[0].array=volumes/raw, r.yaml:8:22)"},
       {kSegmentation,
        {"data.sources[0].channels=[0]"},
-       "[config] data.sources[0].channels is not in this version  (command line: "
+       "[config] data.sources[0].channels needs the reader npy, raw, tiff, zarr or n5 but it is "
+       "images  (command line: data.sources[0].channels=[0], r.yaml:8:22)\n[config] "
+       "data.sources[0].channels must choose 3 channels but chooses 1  (command line: "
        "data.sources[0].channels=[0])"},
       {kSegmentation,
-       {"data.sources[0].use_all_data=true"},
-       "[config] data.sources[0].use_all_data is not in this version; tile covers all of an "
-       "image, its last window flush with the end  (command line: "
-       "data.sources[0].use_all_data=true)"},
+       {"data.sources[0].reader=zarr", "data.sources[0].channels=[1,1]", "model.in_channels=2"},
+       "[config] data.sources[0].channels[1] repeats 1; name each channel once  (command line: "
+       "data.sources[0].channels=[1,1])"},
       {kSegmentation,
-       {"data.sources[0].reader=zarr"},
-       "[config] data.sources[0].reader 'zarr' is not in this version; there are image_folder, "
-       "images, image_stack, nifti, digits, random  (command line: data.sources[0].reader=zarr)"},
+       {"data.sources[0].reader=zarr", "data.sources[0].axes=yq"},
+       "[config] data.sources[0].axes must be different letters out of n c t z y x but got 'yq'  "
+       "(command line: data.sources[0].axes=yq)"},
+      {kSegmentation,
+       {"data.sources[0].reader=zarr", "data.sources[0].axes=zyx"},
+       "[config] data.sources[0].axes must have 2 of the letters z y x, as many sides as "
+       "model.image_size, but got 'zyx'  (command line: data.sources[0].axes=zyx, r.yaml:3:15)"},
+      {kSegmentation,
+       {"data.sources[0].reader=raw"},
+       "[config] data.sources[0].dtype and data.sources[0].shape must say what the bytes of the "
+       "reader raw are but got '' and []  (r.yaml:8:13)"},
+      {kSegmentation,
+       {"data.sources[0].dtype=uint8"},
+       "[config] data.sources[0].dtype, data.sources[0].shape and data.sources[0].offset need "
+       "data.sources[0].reader raw but it is images, whose files say so themselves  (command line: "
+       "data.sources[0].dtype=uint8, r.yaml:8:22)"},
+      {kSegmentation,
+       {"data.sources[0].split={list: a.txt, start: 0.5}"},
+       "[config] data.sources[0].split_list names the samples and excludes data.sources[0].split "
+       "and data.sources[0].split_hash  (command line: data.sources[0].split={list: a.txt, start: "
+       "0.5})"},
+      {kSegmentation,
+       {"data.sources[0].split={part: val}"},
+       "[config] data.sources[0].split_part needs data.sources[0].split_hash, whose range it is a "
+       "part of  (command line: data.sources[0].split={part: val})"},
+      {kSegmentation,
+       {"data.sources[0].reader=hdf5"},
+       "[config] data.sources[0].reader 'hdf5' is not in this version; there are image_folder, "
+       "image_list, images, image_stack, cifar, idx, nifti, npy, raw, tiff, zarr, n5, coco, voc, "
+       "tar, digits, random  (command line: data.sources[0].reader=hdf5)"},
+      {kSegmentation,
+       {"data.ranks_per_source=[1]"},
+       "[config] data.ranks_per_source needs data.mixing rank but it is sample  (command line: "
+       "data.ranks_per_source=[1])"},
+      {kSegmentation,
+       {"data.read_timeout_s=-1"},
+       "[config] data.read_timeout_s must be at least 0 but got -1  (command line: "
+       "data.read_timeout_s=-1)"},
       {kSegmentation,
        {"data.share=load_once"},
        "[config] data.share is not in this version  (command line: data.share=load_once)"},

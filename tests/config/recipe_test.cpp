@@ -121,6 +121,19 @@ TEST(Recipe, ShortFormsOfASourceAreExpanded) {
               ElementsAre(0.25, 1));
 }
 
+TEST(Recipe, SplitsByListAndByHashHaveShortForms) {
+  const Source listed = parse(kDigits, {"data.sources[0].split={list: val.txt}"}).data.sources[0];
+  EXPECT_EQ(listed.split_list, "val.txt");
+  EXPECT_TRUE(listed.split.empty());
+  const Source hashed =
+      parse(kDigits, {"data.sources[0].split={hash: 7, part: val}"}).data.sources[0];
+  EXPECT_EQ(hashed.split_hash, 7);
+  EXPECT_EQ(hashed.split_part.value, "val");
+  const Source ranged =
+      parse(kDigits, {"data.sources[0].split={hash: 7, start: 0.5}"}).data.sources[0];
+  EXPECT_THAT(ranged.split, ElementsAre(0.5, 1));
+}
+
 TEST(Recipe, PercentilesAreAShortFormToo) {
   const ResolvedRecipe resolved =
       parse_recipe(kDigits, "recipe.yaml", {"data.sources[0].normalize={percentile: [0.5, 99.5]}"});

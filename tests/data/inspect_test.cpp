@@ -10,6 +10,7 @@
 #include "test_data.h"
 #include "vitrail/data/dump.h"
 #include "vitrail/io/safetensors.h"
+#include <nlohmann/json.hpp>
 
 namespace vitrail::data {
 namespace {
@@ -31,7 +32,7 @@ TEST(Inspect, CountsClassesShapesAndBrokenFiles) {
   EXPECT_EQ(report.labels, (std::map<int64_t, int64_t>{{0, 2}, {1, 2}}));
   EXPECT_EQ(report.shapes,
             (std::map<std::string, int64_t>{{"4 x 4, 3 channels", 2}, {"5 x 4, 1 channel", 1}}));
-  EXPECT_EQ(report.decoded, 3);
+  EXPECT_EQ(report.statistics.files, 3);
   ASSERT_EQ(report.broken.size(), 1u);
   EXPECT_THAT(report.broken[0], HasSubstr("b/1.png"));
   EXPECT_THAT(to_text(report), testing::AllOf(HasSubstr("2 classes"), HasSubstr("b/1.png"),
@@ -52,9 +53,68 @@ TEST(Inspect, StatisticsAreThoseOfAllPixels) {
   for (const int64_t workers : {1, 4}) {
     const SourceReport report =
         inspect(folder_source(folder.path()), model_of({7, 9}, 1, 2), workers, 1000);
-    EXPECT_NEAR(report.mean.at(0), mean, 1e-12);  // sums of a few hundred doubles
-    EXPECT_NEAR(report.std.at(0), deviation, 1e-12);
+    EXPECT_NEAR(report.statistics.normalized.at(0).mean, mean,
+                1e-12);  // sums of a few hundred doubles
+    EXPECT_NEAR(report.statistics.normalized.at(0).std, deviation, 1e-12);
   }
+}
+
+/// A picture with two boxes in each of its two images.
+void write_voc(const test::TemporaryFolder& folder) {
+  for (const char* name : {"a", "b"}) {
+    test::write_grey(folder.path(std::string("JPEGImages/") + name + ".png"), {128, 64},
+                     std::vector<uint8_t>(128 * 64, 100));
+    test::write_bytes(
+        folder.path(std::string("Annotations/") + name + ".xml"),
+        std::string("<annotation><filename>") + name +
+            ".png</filename><size><width>64</width><height>128</height><depth>1</depth></size>"
+            "<object><name>cell</name><bndbox><xmin>9</xmin><ymin>33</ymin><xmax>24</xmax>"
+            "<ymax>64</ymax></bndbox></object></annotation>");
+  }
+}
+
+TEST(Inspect, CountsAndOutlinesBoxes) {
+  const test::TemporaryFolder folder;
+  write_voc(folder);
+  const config::Source source = test::source_of("voc", folder.path());
+  const config::Model model = model_of({64, 64}, 1, 2);
+  const SourceReport report = inspect(source, model, 1, 1000);
+  EXPECT_EQ(report.boxes, (std::map<int64_t, int64_t>{{0, 2}}));
+  EXPECT_EQ(report.max_boxes, 1);
+  EXPECT_THAT(to_text(report), testing::AllOf(HasSubstr("cell"), HasSubstr("2 boxes"),
+                                              HasSubstr("at most 1 boxes an image")));
+  const Pixels sheet = contact_sheet({source}, model);
+  const auto pixel = [&](int64_t y, int64_t x) {
+    return sheet.values[static_cast<size_t>((y * sheet.sides[1] + 66 + x) * 3)];
+  };
+  // x 8..24 of 64 and y 32..64 of 128 fall on cells 8..23 and 16..31.
+  for (const int64_t x : {8, 15, 23}) {
+    EXPECT_NE(pixel(16, x), 100) << x;
+    EXPECT_NE(pixel(31, x), 100) << x;
+  }
+  EXPECT_NE(pixel(20, 8), 100);
+  EXPECT_NE(pixel(20, 23), 100);
+  EXPECT_EQ(pixel(20, 15), 100);
+  EXPECT_EQ(pixel(15, 15), 100);
+  EXPECT_EQ(pixel(32, 15), 100);
+  EXPECT_EQ(pixel(20, 24), 100);
+}
+
+TEST(Inspect, PrintsTheReportForPrograms) {
+  const test::TemporaryFolder folder;
+  test::write_grey(folder.path("a/0.png"), {1, 4}, {0, 10, 20, 255});
+  test::write_bytes(folder.path("a/1.png"), "broken");
+  const SourceReport report =
+      inspect(folder_source(folder.path()), model_of({1, 4}, 1, 2), /*workers=*/1, 1000);
+  const auto json = nlohmann::json::parse(to_json({{"data", report}}));
+  const auto& source = json.at("data").at(0);
+  EXPECT_EQ(source.at("files"), 2);
+  EXPECT_EQ(source.at("decoded"), 1);
+  EXPECT_EQ(source.at("raw").at(0).at("percentiles").at("50"), 15.0);
+  EXPECT_EQ(source.at("raw").at(0).at("max"), 255.0);
+  EXPECT_NEAR(source.at("normalized").at(0).at("percentiles").at("50").get<double>(), 15.0 / 255,
+              1e-7);  // floats
+  EXPECT_EQ(source.at("broken").size(), 1u);
 }
 
 TEST(Inspect, DrawsAContactSheetThatLeavesBrokenFilesBlack) {

@@ -142,7 +142,7 @@ TEST(Resize, OfAVolumeIsTheRuleAlongEveryAxis) {
 }
 
 TEST(Augment, FlipsHalfOfTheSamples) {
-  const AugmentStep flip{AugmentKind::flip, 0};
+  const AugmentStep flip{AugmentKind::flip};
   int64_t flipped = 0;
   for (int64_t index = 0; index < 10'000; ++index)
     flipped += draw_step(flip, 0, {5, 1, index}, {8, 8}, {8, 8})[0];
@@ -151,8 +151,8 @@ TEST(Augment, FlipsHalfOfTheSamples) {
 }
 
 TEST(Augment, CropAndShiftReachEveryOffsetEquallyOften) {
-  for (const AugmentStep step :
-       {AugmentStep{AugmentKind::crop, 2}, AugmentStep{AugmentKind::shift, 2}}) {
+  for (const AugmentStep& step :
+       {AugmentStep{AugmentKind::crop, {2}}, AugmentStep{AugmentKind::shift, {2}}}) {
     std::map<std::vector<int64_t>, int64_t> seen;
     for (int64_t index = 0; index < 25'000; ++index)
       ++seen[draw_step(step, 0, {5, 1, index}, {8, 8}, {8, 8})];
@@ -166,7 +166,7 @@ TEST(Augment, CropAndShiftReachEveryOffsetEquallyOften) {
 }
 
 TEST(Augment, DrawsDependOnSeedEpochSampleAndPositionOnly) {
-  const AugmentStep step{AugmentKind::shift, 1000};
+  const AugmentStep step{AugmentKind::shift, {1000}};
   const auto draw = [&](uint64_t seed, int64_t epoch, int64_t index, uint16_t layer) {
     return draw_step(step, layer, {seed, epoch, index}, {8, 8}, {8, 8});
   };

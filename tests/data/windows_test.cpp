@@ -196,6 +196,72 @@ TEST(Windows, RandomCropsReachEveryPlaceEquallyOftenAndDifferByEpoch) {
   EXPECT_NEAR(static_cast<double>(same), 1000, 150);
 }
 
+TEST(TileStarts, LeaveOutWhatWouldBeFlushWithTheEndWhenNotAllIsUsed) {
+  EXPECT_THAT(tile_starts(10, 4, 0, false), ElementsAre(0, 4));
+  EXPECT_THAT(tile_starts(10, 4, 0, true), ElementsAre(0, 4, 6));
+  EXPECT_THAT(tile_starts(12, 4, 0, false), ElementsAre(0, 4, 8));
+  EXPECT_THAT(tile_starts(11, 4, 0.5, false), ElementsAre(0, 2, 4, 6));
+  EXPECT_THAT(tile_starts(3, 4, 0, false), ElementsAre(0)) << "a small image is padded";
+}
+
+TEST(CropStarts, AreEveryPlaceOrWhereChunksBegin) {
+  const auto all = [](const CropStarts& starts) {
+    std::vector<int64_t> result;
+    for (int64_t i = 0; i < starts.size(); ++i) result.push_back(starts[i]);
+    return result;
+  };
+  EXPECT_THAT(all({2, 7, 3, 1}), ElementsAre(2, 3, 4));
+  EXPECT_THAT(all({0, 16, 4, 4}), ElementsAre(0, 4, 8, 12));
+  EXPECT_THAT(all({0, 18, 8, 4}), ElementsAre(0, 4, 8, 10)) << "flush with the end";
+  EXPECT_THAT(all({3, 18, 4, 4}), ElementsAre(3, 4, 8, 12, 14)) << "and with the start";
+  EXPECT_THAT(all({0, 18, 6, 4}), testing::SizeIs(13)) << "6 is no multiple of 4";
+  EXPECT_THAT(all({5, 8, 4, 4}), ElementsAre(5)) << "smaller than the crop";
+}
+
+TEST(CropStarts, ReachEveryPixelWhateverTheSizes) {
+  uint32_t element = 1'000'000;
+  for (int round = 0; round < 2000; ++round) {
+    const int64_t low = random(element, 0, 20), high = low + random(element, 1, 60);
+    const int64_t chunk = random(element, 1, 9), crop = random(element, 1, 30);
+    const CropStarts starts(low, high, crop, chunk);
+    const int64_t last = std::max(low, high - crop);
+    ASSERT_EQ(starts[0], low);
+    ASSERT_EQ(starts[starts.size() - 1], last);
+    for (int64_t i = 1; i < starts.size(); ++i) {
+      ASSERT_GT(starts[i], starts[i - 1]);
+      ASSERT_LE(starts[i], starts[i - 1] + crop) << "a gap";
+      if (i + 1 < starts.size() && crop % chunk == 0) {
+        ASSERT_EQ(starts[i] % chunk, 0);
+      }
+    }
+    if (crop % chunk != 0) {
+      ASSERT_EQ(starts.size(), last - low + 1);
+    }
+  }
+}
+
+TEST(Windows, CropsOfChunkedFilesBeginWhereChunksDo) {
+  const Sides reader({{64, 48}});
+  config::Source source;
+  source.random_crop.per_epoch = 4000;
+  source.random_crop.size = {16, 10};
+  source.random_crop.align = true;
+  const Windows windows(source, model_of({16, 10}, 1, 2), reader, true);
+  std::map<int64_t, int64_t> rows, columns;
+  for (int64_t i = 0; i < windows.size(); ++i) {
+    const Window window = windows.at(i, {3, 0, i}, {64, 48}, "file", {8, 8});
+    ++rows[window.origin[0]];
+    ++columns[window.origin[1]];
+  }
+  EXPECT_EQ(columns.size(), 39u) << "a crop of 10 pixels is no multiple of 8";
+  ASSERT_EQ(rows.size(), 7u);
+  // Binomial(4000, 1/7): mean 571, standard deviation 22; 5 of them.
+  for (const auto& [start, times] : rows) {
+    EXPECT_EQ(start % 8, 0);
+    EXPECT_NEAR(static_cast<double>(times), 571, 111);
+  }
+}
+
 TEST(Windows, RefuseWhatCannotBeMeant) {
   const Sides reader({{7, 5}});
   const config::Model model = model_of({4, 4}, 1, 2);

@@ -18,6 +18,7 @@
 #include "vitrail/core/atomic_file.h"
 #include "vitrail/core/error.h"
 #include "vitrail/io/npy.h"
+#include "vitrail/io/png.h"
 
 namespace vitrail::io {
 namespace {
@@ -224,6 +225,42 @@ TEST(Image, EqualsPillowForEveryKindOfFile) {
   EXPECT_EQ(files, 2 * (12 + 12) + 6);
   EXPECT_THAT(message_of<DataError>([&] { read_image(folder.file("cmyk.jpg")); }),
               HasSubstr("CMYK"));
+}
+
+TEST(Image, PngOfSixteenBitsKeepsAllOfThem) {
+  const TempFolder folder;
+  const std::string said = testing::run_python(folder.path(), std::string(kMakeImages) + R"(
+grey = wide[..., 0]
+Image.fromarray(grey).save("pillow.png")  # mode I;16
+np.save("pillow.png.deep.npy", np.asarray(Image.open("pillow.png")).astype(np.uint16))
+assert (np.asarray(Image.open("pillow.png")) == grey).all()
+for i in (0, 1):
+    np.save(f"wide-{i}.png.deep.npy", wide); np.save(f"wide-grey-{i}.png.deep.npy", grey)
+    alpha = rng.integers(0, 65536, grey.shape).astype(np.uint16)
+    png(f"wide-rgba-{i}.png", np.dstack([wide, alpha]), 16, 6, i); np.save(f"wide-rgba-{i}.png.deep.npy", wide)
+    png(f"wide-la-{i}.png", np.dstack([grey, alpha]), 16, 4, i); np.save(f"wide-la-{i}.png.deep.npy", grey)
+)");
+  ASSERT_EQ(said.find("Traceback"), std::string::npos) << said;
+  int files = 0;
+  for (const char* name : {"pillow", "wide-0", "wide-1", "wide-grey-0", "wide-grey-1",
+                           "wide-rgba-0", "wide-rgba-1", "wide-la-0", "wide-la-1"}) {
+    const std::string path = folder.file(std::string(name) + ".png");
+    const std::string file = core::read_file(path, 1 << 20);
+    ASSERT_TRUE(is_deep_png(as_bytes(file))) << name;
+    const DeepImage image = decode_deep_png(as_bytes(file), path);
+    const NpyFile expected = NpyFile::open(path + ".deep.npy");
+    ASSERT_EQ(image.height, expected.shape().at(0)) << name;
+    ASSERT_EQ(image.channels, expected.shape().size() == 2 ? 1 : 3) << name;
+    ASSERT_EQ(2 * image.pixels.size(), expected.bytes().size()) << name;
+    EXPECT_EQ(std::memcmp(image.pixels.data(), expected.bytes().data(), expected.bytes().size()), 0)
+        << name;
+    ++files;
+  }
+  std::printf("%d files of 16 bits equal, bit for bit\n", files);
+  const std::string flat = core::read_file(folder.file("photo-rgb.png"), 1 << 20);
+  EXPECT_FALSE(is_deep_png(as_bytes(flat)));
+  EXPECT_THAT(message_of<DataError>([&] { decode_deep_png(as_bytes(flat), "flat.png"); }),
+              HasSubstr("16 bits"));
 }
 
 TEST(Image, PillowReadsWhatWeWrote) {

@@ -53,7 +53,8 @@ TEST_F(Sinks, AStepHasExactlyTheKeysOfTheContractInOrder) {
   EXPECT_THAT(keys,
               testing::ElementsAre("step", "epoch", "samples", "loss", "lr", "grad_norm", "step_ms",
                                    "data_wait_ms", "images_per_second", "tokens_per_second",
-                                   "model_tflops", "mfu", "peak_memory_gib"));
+                                   "model_tflops", "mfu", "peak_memory_gib",
+                                   "host_memory_gib", "skipped_samples", "source_epochs"));
   EXPECT_TRUE(json["mfu"].is_null());
 }
 

@@ -1,23 +1,18 @@
 // vitrail bench: times of single parts, each beside what bounds it.
 
+#include "vitrail/app/bench.h"
+
 #include <cstdio>
 #include <fstream>
 #include <memory>
-#include <string>
 
-#include <c10/core/Device.h>
-
-#include "vitrail/app/verbs.h"
 #include "vitrail/core/error.h"
 #include "vitrail/parallel/device.h"
 #include "vitrail/train/bench_optimizer.h"
 #include "vitrail/train/bench_step.h"
 
 namespace vitrail::app {
-namespace {
 
-/// The line for people goes to stdout; the object to `json` when that names a file, to stdout
-/// instead when it is "-".
 void publish(const std::string& line, const std::string& object, const std::string& json) {
   if (json == "-") {
     fmt::print("{}\n", object);
@@ -31,12 +26,14 @@ void publish(const std::string& line, const std::string& object, const std::stri
   VT_CHECK(file, "[bench] {} must be writable", json);
 }
 
-at::Device device_from(const std::string& name) {
+at::Device bench_device(const std::string& name) {
   const bool gpu = name == "cuda" || (name == "auto" && parallel::gpu_count() > 0);
   VT_REQUIRE(ConfigError, !gpu || parallel::gpu_count() > 0,
              "[bench] --device cuda needs a visible GPU but there is none");
   return gpu ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
 }
+
+namespace {
 
 void add_optimizer(CLI::App& bench, Program& program) {
   struct Arguments {
@@ -57,8 +54,8 @@ void add_optimizer(CLI::App& bench, Program& program) {
   verb->add_option("--json", arguments->json, "file for the result as JSON; - = stdout");
   verb->callback([&program, arguments] {
     program.selected = [arguments](Session&) {
-      const auto result =
-          train::bench_optimizer(arguments->count, device_from(arguments->device), arguments->bf16);
+      const auto result = train::bench_optimizer(arguments->count, bench_device(arguments->device),
+                                                 arguments->bf16);
       publish(train::describe(result), train::to_json(result), arguments->json);
     };
   });
@@ -101,6 +98,7 @@ void add_bench(Program& program) {
   bench->require_subcommand(1);
   add_optimizer(*bench, program);
   add_step(*bench, program);
+  add_bench_loader(*bench, program);
 }
 
 }  // namespace vitrail::app

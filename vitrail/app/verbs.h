@@ -59,5 +59,7 @@ void add_doctor(Program& program);
 void add_report(Program& program);
 void add_bench(Program& program);
 void add_data(Program& program);
+void add_patch(Program& program);
+void add_balance(Program& program);
 
 }  // namespace vitrail::app

@@ -23,17 +23,21 @@ Node split_as_list(const Node& split) {
       split.place);
 }
 
+/// {start, end}, {list} and {hash, part} -> split, split_list, split_hash, split_part.
 void expand_split(Node& source, const std::string& path, Problems& problems) {
-  Node* split = source.find("split");
-  if (!split || !split->is_map()) return;
-  for (const Entry& entry : split->entries) {
+  const Node* found = source.find("split");
+  if (!found || !found->is_map()) return;
+  const Node split = *found;
+  std::erase_if(source.entries, [](const Entry& entry) { return entry.key == "split"; });
+  if (split.find("start") || split.find("end")) source.set("split", split_as_list(split));
+  for (const Entry& entry : split.entries) {
     if (entry.key == "start" || entry.key == "end") continue;
-    const bool later = entry.key == "list" || entry.key == "hash" || entry.key == "part";
-    problems.add_about(fmt::format("{}.split.{}", path, printable(entry.key)), entry.key_place,
-                       later ? "is not in this version; use split: [start, end]"
-                             : "is not a known key; known are 'start' and 'end'");
+    if (entry.key == "list" || entry.key == "hash" || entry.key == "part")
+      source.set("split_" + entry.key, entry.value);
+    else
+      problems.add_about(fmt::format("{}.split.{}", path, printable(entry.key)), entry.key_place,
+                         "is not a known key; known are start, end, list, hash and part");
   }
-  *split = split_as_list(*split);
 }
 
 /// True for a map of exactly these keys.

@@ -38,7 +38,7 @@ const std::vector<NotYet>& not_yet_table() {
   static const std::vector<NotYet> table{
       // words of known keys
       {"model.kind", {"rat", "vit_detection"}, {}, ""},
-      {"data.sources[].reader", {"zarr", "n5", "hdf5", "npy", "raw", "tiff"}, {}, ""},
+      {"data.sources[].reader", {"hdf5"}, {}, ""},
       {"train.precision", {"fp16", "fp8"}, {}, ""},
       {"train.engine", {"fused"}, {}, ""},
       {"train.recompute", {"every_k", "selective"}, {}, ""},
@@ -48,13 +48,6 @@ const std::vector<NotYet>& not_yet_table() {
       {"model.adaptive.importance", {}, {"null"}, ""},
       {"model.mixed_resolution", {}, {"null"}, ""},
       {"data.share", {}, {"every_rank"}, ""},
-      {"data.sources[].label_reader", {}, {"null"}, "labels are read as the images are"},
-      {"data.sources[].array", {}, {"null"}, ""},
-      {"data.sources[].channels", {}, {"null"}, ""},
-      {"data.sources[].use_all_data",
-       {},
-       {"false"},
-       "tile covers all of an image, its last window flush with the end"},
       {"parallel.prefetch",
        {},
        {"none", "pre", "post"},

@@ -123,7 +123,7 @@ void read_value(const Node& node, const std::string& path, State& state, Choice&
         path, node.place, fmt::format("{}; there are {}", later, fmt::join(field.allowed, ", ")));
     return;
   }
-  if (node.is_null() && field == "none") return;  // null asks for nothing, and that is the default
+  if (node.is_null() && (field == "none" || field == "same")) return;  // null asks for nothing, and that is the default
   for (const std::string& word : field.allowed)
     if (node.is_scalar() && node.text == word) {
       field.value = word;

@@ -223,8 +223,9 @@ struct Model {
     visit("class_drop_rate", self.class_drop_rate,
           "diffusion with classes: share of training samples whose class is hidden, for guidance");
     visit("loss", self.loss,
-          "vit: cross_entropy, focal; mae: masked_mse (hidden patches), mse (all); unetr, sap: any "
-          "but the mse ones; diffusion: mse");
+          "vit: cross_entropy, focal, mse (learns num_classes real values); mae: masked_mse (hidden "
+          "patches), mse (all); unetr, sap: any but masked_mse (mse learns num_classes real values a "
+          "pixel); diffusion: mse");
     visit("label_smoothing", self.label_smoothing, "cross-entropy label smoothing");
     visit("class_weights", self.class_weights,
           "weight of each class in cross-entropy and focal terms; empty = 1");

@@ -99,7 +99,7 @@ std::string introduction() {
       "- A number in quotes is text. Truth is `true` or `false`.\n"
       "- Limits: {} MiB, {} values after aliases, {} levels.\n"
       "- `vitrail check recipe.yaml` prints every value with where it came from.\n"
-      "- Short forms of a source: `split: {{start: 0, end: 0.8}}` for `[0, 0.8]`; `normalize: "
+      "- Short forms of a source: `split: {{start: 0, end: 0.8}}` for `[0, 0.8]`, `split: {{list: FILE}}` and `split: {{hash: N, part: train}}` for `split_list`, `split_hash` and `split_part`; `normalize: "
       "{{mean: [...], std: [...]}}` for "
       "`mean` and `std`, `normalize: {{percentile: [1, 99]}}` for `normalize: percentile` and "
       "`percentile: [1, 99]`.\n"

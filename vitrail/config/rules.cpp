@@ -36,9 +36,30 @@ void check_run(const Run& run, RuleBook& rules) {
   rules.within("run.threads", run.threads, 0, 4096);
 }
 
+void check_ranks_per_source(const Data& data, RuleBook& rules) {
+  const std::vector<int64_t>& ranks = data.ranks_per_source;
+  if (ranks.empty()) return;
+  if (!(data.mixing == "rank"))
+    rules.add({"data.ranks_per_source", "data.mixing"},
+              fmt::format("data.ranks_per_source needs data.mixing rank but it is {}",
+                          data.mixing.value));
+  if (ranks.size() != data.sources.size())
+    rules.add({"data.ranks_per_source", "data.sources"},
+              fmt::format("data.ranks_per_source must hold a number for each of {} sources but "
+                          "holds {}",
+                          data.sources.size(), ranks.size()));
+  for (size_t i = 0; i < ranks.size(); ++i)
+    rules.within(fmt::format("data.ranks_per_source[{}]", i), ranks[i], 1, kMaxRanks);
+}
+
 void check_data(const Data& data, const Train& train, RuleBook& rules) {
   rules.within("data.workers", data.workers, 0, 1024);
   rules.within("data.prefetch", data.prefetch, 0, 4096);
+  rules.at_least("data.max_broken", data.max_broken, 0);
+  rules.at_least("data.read_timeout_s", data.read_timeout_s, 0);
+  rules.within("data.read_retries", data.read_retries, 0, 100);
+  rules.at_least("data.cache_gib", data.cache_gib, 0);
+  check_ranks_per_source(data, rules);
   const bool batch = rules.within("data.batch_size", data.batch_size, 1, kMaxBatch);
   const bool micro = rules.within("train.micro_batches", train.micro_batches, 1, kMaxBatch);
   if (batch && micro && data.batch_size % train.micro_batches != 0)
@@ -135,12 +156,6 @@ void check_rest(const Recipe& recipe, RuleBook& rules) {
 
 /// What a model lacks that could be built and run, but not trained.
 void check_objective(const Model& model, RuleBook& rules) {
-  if (model.adaptive.fixed_length > 0)
-    rules.add(
-        {"model.adaptive.fixed_length"},
-        fmt::format("model.adaptive.fixed_length must be 0 to train in this version, which reads "
-                    "no adaptive patches, but got {}; vitrail forward takes them",
-                    model.adaptive.fixed_length));
   if (model.kind != "vit") return;
   if (model.num_classes == 0)
     rules.add({"model.num_classes"},
@@ -186,10 +201,11 @@ std::vector<Violation> violations(const Recipe& recipe) {
   check_run(recipe.run, rules);
   check_model(recipe.model, rules);
   check_data(recipe.data, recipe.train, rules);
-  check_sources(recipe.data.sources, "data", recipe.model, rules);
+  const bool mixes = recipe.data.mixing == "sample";
+  check_sources(recipe.data.sources, "data", mixes, recipe.model, rules);
   check_train(recipe.train, rules);
   check_parallel(recipe.parallel, rules);
-  check_sources(recipe.eval.sources, "eval", recipe.model, rules);
+  check_sources(recipe.eval.sources, "eval", /*mixes=*/false, recipe.model, rules);
   check_rest(recipe, rules);
   return rules.take();
 }

@@ -39,8 +39,10 @@ class RuleBook {
   std::vector<Violation> found_;
 };
 
-/// unetr and sap give every pixel a class.
+/// unetr and sap give every pixel a class, or with the loss mse real values.
 bool segments(const Model& model);
+/// model.loss mse with vit, unetr or sap: real values are learnt.
+bool regresses(const Model& model);
 /// mae, and diffusion in one of its forms, end in a second transformer.
 bool has_transformer_decoder(const Model& model);
 
@@ -52,15 +54,21 @@ void check_kind(const Model& model, bool countable, RuleBook& rules);
 /// Width, heads, positions and MLP of mae's and diffusion's second transformer.
 void check_decoder(const Model& model, RuleBook& rules);
 
-/// `section` is "data" or "eval".
-void check_sources(const std::vector<Source>& sources, const std::string& section,
+/// `section` is "data" or "eval"; `mixes`: a batch takes its samples from any of the sources.
+void check_sources(const std::vector<Source>& sources, const std::string& section, bool mixes,
                    const Model& model, RuleBook& rules);
 /// Labels of the form that the model's objective needs.
 void check_objective_data(const std::vector<Source>& sources, const std::string& section,
                           const Model& model, RuleBook& rules);
-/// One step of a source's augment list.
-void check_augment(const std::string& step, const Model& model, const std::string& key,
-                   RuleBook& rules);
+/// Keys of a source that belong to some formats only.
+void check_format(const Source& source, const std::string& path, const Model& model,
+                  RuleBook& rules);
+/// Formats whose files can have three sides.
+bool reads_volumes(const Source& source);
+/// Formats that name or hold their masks themselves.
+bool holds_own_masks(const Source& source);
+/// Formats that a classifier cannot learn from.
+bool holds_no_classes(const Source& source);
 /// region, slices, tile, overlap, random_crop: which parts of files are samples.
 void check_windows(const Source& source, const std::string& path, const Model& model,
                    RuleBook& rules);

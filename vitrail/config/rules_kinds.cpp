@@ -58,11 +58,11 @@ void check_decoder_form(const Model& model, RuleBook& rules) {
 
 void check_loss(const Model& model, RuleBook& rules) {
   std::vector<std::string> allowed;
-  if (model.kind == "vit") allowed = {"cross_entropy", "focal"};
+  if (model.kind == "vit") allowed = {"cross_entropy", "focal", "mse"};
   if (model.kind == "mae") allowed = {"masked_mse", "mse"};
   if (model.kind == "diffusion") allowed = {"mse"};
   if (segments(model))
-    allowed = {"dice_ce", "dice", "generalized_dice", "cross_entropy", "focal", "dice_focal"};
+    allowed = {"dice_ce", "dice", "generalized_dice", "cross_entropy", "focal", "dice_focal", "mse"};
   if (std::find(allowed.begin(), allowed.end(), model.loss.value) == allowed.end())
     rules.add({"model.loss", "model.kind"},
               fmt::format("model.loss must be {}{} for {} but got {}",
@@ -108,12 +108,13 @@ void check_mask(const Model& model, bool countable, RuleBook& rules) {
 }
 
 void check_segmentation(const Model& model, RuleBook& rules) {
-  if (model.num_classes >= 0 && model.num_classes < 2)
+  const int64_t least = model.loss == "mse" ? 1 : 2;
+  if (model.num_classes >= 0 && model.num_classes < least)
     rules.add(
         {"model.num_classes", "model.kind"},
-        fmt::format("model.num_classes must be at least 2 for {}, background included, but got "
-                    "{}",
-                    model.kind.value, model.num_classes));
+        fmt::format("model.num_classes must be at least {} for {}{}, but got {}", least,
+                    model.kind.value, least == 2 ? ", background included" : " with the loss mse",
+                    model.num_classes));
 }
 
 void check_unetr(const Model& model, RuleBook& rules) {
@@ -145,6 +146,10 @@ void check_diffusion(const Model& model, RuleBook& rules) {
 }  // namespace
 
 bool segments(const Model& model) { return model.kind == "unetr" || model.kind == "sap"; }
+
+bool regresses(const Model& model) {
+  return model.loss == "mse" && (model.kind == "vit" || segments(model));
+}
 
 bool has_transformer_decoder(const Model& model) {
   return (model.kind == "mae" || model.kind == "diffusion") && model.decoder == "transformer";

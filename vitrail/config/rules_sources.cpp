@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "vitrail/config/augment_steps.h"
 #include "vitrail/config/limits.h"
 #include "vitrail/config/node.h"
 #include "vitrail/config/rules.h"
@@ -26,13 +27,6 @@ int64_t parse_count(std::string_view text) {
 template <class T>
 std::string listed(const std::vector<T>& values) {
   return fmt::format("[{}]", fmt::join(values, ", "));
-}
-
-void check_split(const std::vector<double>& split, const std::string& key, RuleBook& rules) {
-  if (split.empty()) return;
-  if (split.size() != 2 || split[0] < 0 || split[1] > 1 || split[0] >= split[1])
-    rules.add({key}, fmt::format("{} must be [start, end] with 0 <= start < end <= 1 but got {}",
-                                 key, listed(split)));
 }
 
 void check_resize(const std::vector<int64_t>& resize, const Model& model, const std::string& key,
@@ -84,55 +78,20 @@ void check_root(const Source& source, const std::string& key, RuleBook& rules) {
   }
 }
 
-/// Images have two sides and stacks of them three.
-void check_sides(const Source& source, const std::string& path, const Model& model,
-                 RuleBook& rules) {
-  const size_t sides = model.image_size.size();
-  const std::string key = path + ".reader";
-  const bool flat =
-      source.reader == "image_folder" || source.reader == "images" || source.reader == "digits";
-  if (flat && sides == 3)
-    rules.add(
-        {key, "model.image_size"},
-        fmt::format(
-            "{} {} reads images of 2 sides but model.image_size has 3{}", key, source.reader.value,
-            source.reader == "images" ? "; the reader image_stack makes volumes of them" : ""));
-  if (source.reader == "image_stack" && sides == 2 && !source.slices)
-    rules.add({key, "model.image_size"},
-              fmt::format("{} image_stack reads volumes of 3 sides but model.image_size has 2; set "
-                          "{}.slices or use the reader images",
-                          key, path),
-              {path + ".slices"});
-}
-
-void check_label_files(const Source& source, const std::string& path, RuleBook& rules) {
-  const std::string& reader = source.reader.value;
-  const bool reads_masks = reader == "images" || reader == "image_stack" || reader == "nifti";
-  if (!source.labels.empty() && !reads_masks)
-    rules.add({path + ".labels", path + ".reader"},
-              fmt::format("{0}.labels needs the reader images, image_stack or nifti but it is {1}",
-                          path, reader));
-  if (!source.label_maps.empty() && reader != "nifti")
-    rules.add({path + ".label_maps", path + ".reader"},
-              fmt::format("{}.label_maps needs the reader nifti but it is {}", path, reader));
-  if (!source.label_maps.empty() && !source.labels.empty())
-    rules.add(
-        {path + ".label_maps", path + ".labels"},
-        fmt::format("{0}.label_maps and {0}.labels exclude each other but both are given", path));
-}
-
 void check_label_values(const Source& source, const std::string& path, const Model& model,
                         RuleBook& rules) {
   const std::vector<int64_t>& values = source.label_values;
   const std::string key = path + ".label_values";
   const auto count = static_cast<int64_t>(values.size());
-  if (count > 0 && source.labels.empty())
+  const bool has_masks =
+      !source.labels.empty() || !source.label_array.empty() || holds_own_masks(source);
+  if (count > 0 && !has_masks)
     rules.add(
         {key, path + ".labels"},
         fmt::format("{} needs {}.labels, whose values it names, but that is empty", key, path));
   if (static_cast<int64_t>(std::set<int64_t>(values.begin(), values.end()).size()) != count)
     rules.add({key}, fmt::format("{} must differ from each other but got {}", key, listed(values)));
-  else if (count > 0 && segments(model) && count != model.num_classes)
+  else if (count > 0 && segments(model) && !regresses(model) && count != model.num_classes)
     rules.add({key, "model.num_classes"},
               fmt::format("{} must hold model.num_classes = {} values but holds {}", key,
                           model.num_classes, count),
@@ -179,15 +138,44 @@ void check_percentile(const Source& source, const std::string& path, RuleBook& r
   }
 }
 
+/// Every step by itself, then, once all can be read, what they are as a list.
+void check_augment(const Source& source, const std::string& path, const Model& model,
+                   RuleBook& rules) {
+  std::vector<AugmentStep> steps;
+  const auto add = [&](size_t step, const std::string& problem,
+                       const std::vector<std::string>& context) {
+    const std::string key = fmt::format("{}.augment[{}]", path, step);
+    rules.add({key}, fmt::format("{} '{}' {}", key, printable(source.augment[step]), problem),
+              context);
+  };
+  for (size_t i = 0; i < source.augment.size(); ++i) {
+    const ParsedAugmentStep parsed = parse_augment_step(source.augment[i]);
+    if (parsed.problem.empty())
+      steps.push_back(parsed.step);
+    else
+      add(i, parsed.problem, {});
+  }
+  if (steps.size() != source.augment.size()) return;
+  AugmentUse use;
+  use.start_sides = source.resize.size() == model.image_size.size() ? source.resize
+                                                                    : model.image_size;
+  use.target_sides = model.image_size;
+  use.channels = source.variables.empty() ? model.in_channels
+                                          : static_cast<int64_t>(source.variables.size());
+  use.has_masks = segments(model) && !regresses(model);
+  use.has_unit_range = !(source.normalize == "none");
+  for (const AugmentProblem& problem : check_augment_list(steps, use))
+    add(problem.step, problem.text,
+        {"model.image_size", "model.in_channels", "model.kind", path + ".normalize"});
+}
+
 void check_source(const Source& source, const std::string& path, const Model& model,
                   RuleBook& rules) {
   check_root(source, path + ".root", rules);
-  check_sides(source, path, model, rules);
-  check_label_files(source, path, rules);
+  check_format(source, path, model, rules);
   check_label_values(source, path, model, rules);
   check_variables(source, path, model, rules);
   rules.above(path + ".weight", source.weight, 0);
-  check_split(source.split, path + ".split", rules);
   check_windows(source, path, model, rules);
   check_percentile(source, path, rules);
   check_resize(source.resize, model, path + ".resize", rules);
@@ -195,8 +183,7 @@ void check_source(const Source& source, const std::string& path, const Model& mo
   check_channels(source.std, source, model, path, "std", rules);
   for (size_t c = 0; c < source.std.size(); ++c)
     rules.above(fmt::format("{}.std[{}]", path, c), source.std[c], 0);
-  for (size_t i = 0; i < source.augment.size(); ++i)
-    check_augment(source.augment[i], model, fmt::format("{}.augment[{}]", path, i), rules);
+  check_augment(source, path, model, rules);
 }
 
 /// A batch may take its samples from any of the sources.
@@ -227,60 +214,34 @@ void check_names(const std::vector<Source>& sources, RuleBook& rules) {
 
 }  // namespace
 
-void check_augment(const std::string& step, const Model& model, const std::string& key,
-                   RuleBook& rules) {
-  if (step == "flip" || step == "flips") return;
-  if (step == "rot90") {
-    const std::vector<int64_t>& sides = model.image_size;
-    if (sides.size() >= 2 && sides[sides.size() - 1] != sides[sides.size() - 2])
-      rules.add({key, "model.image_size"},
-                fmt::format("{} rot90 needs the last two sides of model.image_size to be equal but "
-                            "they are {} and {}",
-                            key, sides[sides.size() - 2], sides[sides.size() - 1]));
-    return;
-  }
-  const size_t colon = step.find(':');
-  const std::string name = step.substr(0, colon);
-  const bool known = name == "crop" || name == "shift";
-  const int64_t pixels = known && colon != std::string::npos
-                             ? parse_count(std::string_view(step).substr(colon + 1))
-                             : -1;
-  if (!known)
-    rules.add({key},
-              fmt::format("{} must be flip, flips, rot90, crop:PAD or shift:PIXELS but got '{}'",
-                          key, printable(step)));
-  else if (pixels < 0 || pixels > kMaxPixels)
-    rules.add({key}, fmt::format("{} must be {}:N with a whole number N from 0 to {} but got '{}'",
-                                 key, name, kMaxPixels, printable(step)));
-}
-
 void check_objective_data(const std::vector<Source>& sources, const std::string& section,
                           const Model& model, RuleBook& rules) {
-  const bool classifies = model.kind == "vit" && model.num_classes > 0;
+  const bool classifies = model.kind == "vit" && model.num_classes > 0 && !regresses(model);
   for (size_t i = 0; i < sources.size(); ++i) {
     const Source& source = sources[i];
     const std::string path = fmt::format("{}.sources[{}]", section, i);
     if (source.reader == "random") continue;  // it has labels for every kind of model
-    if (segments(model) && source.labels.empty() && source.label_maps.empty())
+    if (segments(model) && source.labels.empty() && source.label_maps.empty() &&
+        source.label_array.empty() && !holds_own_masks(source))
       rules.add({path + ".labels"},
-                fmt::format("{}.labels must name the masks to train or evaluate {} but is empty",
-                            path, model.kind.value),
+                fmt::format("{}.labels must name the {} to train or evaluate {} but is empty", path,
+                            regresses(model) ? "values" : "masks", model.kind.value),
                 {"model.kind", path + ".reader", path + ".label_maps"});
-    if (classifies && (source.reader == "images" || source.reader == "image_stack"))
+    if (classifies && holds_no_classes(source))
       rules.add({path + ".reader"},
-                fmt::format("{}.reader must be image_folder, nifti, digits or random to train or "
-                            "evaluate a classifier but {} holds no classes",
+                fmt::format("{}.reader must be a format with classes (image_folder, image_list, "
+                            "cifar, idx, nifti, npy, zarr, n5, tar, digits, random) to train or "
+                            "evaluate a classifier but {} holds none",
                             path, source.reader.value),
                 {"model.kind", "model.num_classes"});
   }
 }
 
-void check_sources(const std::vector<Source>& sources, const std::string& section,
+void check_sources(const std::vector<Source>& sources, const std::string& section, bool mixes,
                    const Model& model, RuleBook& rules) {
   for (size_t i = 0; i < sources.size(); ++i)
     check_source(sources[i], fmt::format("{}.sources[{}]", section, i), model, rules);
-  // Training deals its batches from all sources together, evaluation takes them one by one.
-  if (section == "data") check_same_variables(sources, rules);
+  if (mixes) check_same_variables(sources, rules);
   if (section == "eval") check_names(sources, rules);
 }
 

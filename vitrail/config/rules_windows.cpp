@@ -15,17 +15,14 @@ std::string listed(const std::vector<T>& values) {
   return fmt::format("[{}]", fmt::join(values, ", "));
 }
 
-bool reads_volumes(const Source& source) {
-  return source.reader == "image_stack" || source.reader == "nifti";
-}
-
 void check_slices(const Source& source, const std::string& key, const Model& model,
                   RuleBook& rules) {
   if (!source.slices || !rules.within(key, *source.slices, 0, 2)) return;
   if (!reads_volumes(source))
     rules.add({key, key.substr(0, key.rfind('.')) + ".reader"},
-              fmt::format("{} needs the reader image_stack or nifti but it is {}", key,
-                          source.reader.value));
+              fmt::format("{} needs the reader image_stack, nifti, npy, raw, tiff, zarr or n5 but "
+                          "it is {}",
+                          key, source.reader.value));
   else if (model.image_size.size() != 2)
     rules.add({key, "model.image_size"},
               fmt::format("{} needs model.image_size [H, W] but it has {} sides", key,
@@ -49,13 +46,18 @@ void check_region(const Source& source, const std::string& key, const Model& mod
         {"model.image_size", key.substr(0, key.rfind('.')) + ".slices"});
 }
 
-/// Windows are what the model sees.
+/// Windows of other sides than model.image_size are resized to it.
 void check_sides(const std::vector<int64_t>& sides, const std::string& key, const Model& model,
                  RuleBook& rules) {
-  if (!sides.empty() && sides != model.image_size)
+  if (sides.empty()) return;
+  if (sides.size() != model.image_size.size()) {
     rules.add({key, "model.image_size"},
-              fmt::format("{} must be model.image_size {} or empty but got {}", key,
+              fmt::format("{} must have as many sides as model.image_size {} but got {}", key,
                           listed(model.image_size), listed(sides)));
+    return;
+  }
+  for (size_t axis = 0; axis < sides.size(); ++axis)
+    rules.within(fmt::format("{}[{}]", key, axis), sides[axis], 1, kMaxSide);
 }
 
 void check_overlap(const Source& source, const std::string& path, RuleBook& rules) {

@@ -4,11 +4,10 @@
 
 #include "vitrail/core/atomic_file.h"
 #include "vitrail/core/error.h"
-#include "vitrail/data/decoded.h"
 #include "vitrail/data/gather.h"
 #include "vitrail/data/inspect.h"
 #include "vitrail/data/resize.h"
-#include "vitrail/data/source_list.h"
+#include "vitrail/data/value_range.h"
 #include "vitrail/data/windows.h"
 #include "vitrail/io/image.h"
 
@@ -43,9 +42,11 @@ Pixels shown_channels(Pixels pixels, const std::string& path) {
   return to_channels(std::move(pixels), 3, path);
 }
 
-/// Floats without a range of their own are shown from their least to their largest value.
+/// Floats without a range of their own are shown from their least to their largest value. That of a
+/// statistics file is of the model's channels, not of those shown.
 config::Source shown_range(config::Source source, const Pixels& pixels) {
-  if (pixels.is_float() && source.normalize != "percentile") source.normalize.value = "minmax";
+  source.statistics.clear();
+  if (pixels.is_float() && !(source.normalize == "percentile")) source.normalize.value = "minmax";
   return source;
 }
 
@@ -70,16 +71,39 @@ Cell overlay(const Cell& image, const Mask& mask) {
   return result;
 }
 
-/// The samples of one source as cells: the image and, with masks, its overlay.
+/// The image with the outline of each box in the colour of its class. `window` is what
+/// the cell shows of the file.
+Cell outlines(const Cell& image, const std::vector<LabelledBox>& boxes, const Window& window) {
+  Cell result = image;
+  const auto cell_of = [&](float place, size_t axis) {
+    const auto origin = static_cast<float>(window.origin[axis]);
+    const auto side = static_cast<float>(window.sides[axis]);
+    return static_cast<int64_t>(std::floor((place - origin) / side * static_cast<float>(kCell)));
+  };
+  for (const LabelledBox& box : boxes) {
+    // Cells from the low corner to the last one that the high corner touches.
+    const int64_t y0 = cell_of(box.y0, 0), y1 = cell_of(std::nextafter(box.y1, box.y0), 0);
+    const int64_t x0 = cell_of(box.x0, 1), x1 = cell_of(std::nextafter(box.x1, box.x0), 1);
+    const std::array<float, 3> colour = colour_of(static_cast<int32_t>(box.label) + 1);
+    for (int64_t y = std::max<int64_t>(y0, 0); y <= std::min(y1, kCell - 1); ++y)
+      for (int64_t x = std::max<int64_t>(x0, 0); x <= std::min(x1, kCell - 1); ++x) {
+        if (y != y0 && y != y1 && x != x0 && x != x1) continue;
+        for (size_t c = 0; c < 3; ++c)
+          result[static_cast<size_t>((y * kCell + x) * 3) + c] = static_cast<uint8_t>(colour[c]);
+      }
+  }
+  return result;
+}
+
+/// The samples of one source as cells: the image and, with masks or boxes, the same with them.
 class Cells {
  public:
   Cells(const config::Source& source, const config::Model& model)
       : source_(source),
         reader_(open_reader(source, model)),
-        windows_(source, model, *reader_, /*training=*/true),
-        cache_(SourceList::kCacheBytes) {}
+        windows_(source, model, *reader_, /*training=*/true) {}
 
-  int64_t per_sample() const { return reader_->has_masks() ? 2 : 1; }
+  int64_t per_sample() const { return reader_->has_masks() || reader_->max_boxes() > 0 ? 2 : 1; }
   int64_t samples() const { return std::min(windows_.size(), kPerSource / per_sample()); }
   int64_t rows() const { return (samples() * per_sample() + kColumns - 1) / kColumns; }
 
@@ -94,25 +118,49 @@ class Cells {
   }
 
  private:
+  /// A file, or the part of it that is shown.
+  struct Shown {
+    int64_t item = -1;
+    Pixels image;
+    Mask mask;
+    ValueRange range;
+  };
+
   std::vector<Cell> draw_good(int64_t i) {
     const int64_t item = windows_.item_of(i);
     const std::string path = reader_->describe(item).path;
-    const auto file = cache_.get({0, item}, [&] { return decode(item, path); });
-    const Window window = middle_slice(windows_.at(i, {0, 0, i}, file->image.sides, path));
-    const Pixels scaled = resize(cut(file->image, window, file->range.low), {kCell, kCell});
-    Cell cell;
-    for (size_t v = 0; v < scaled.floats.size(); ++v) {
-      const float value = std::clamp(file->range.apply(scaled.floats[v], v % 3), 0.0f, 1.0f);
-      cell.push_back(static_cast<uint8_t>(std::lround(value * 255.0f)));
+    const bool by_boxes = reader_->reads_boxes();
+    if (!by_boxes && shown_.item != item) {
+      shown_.item = -1;
+      shown_ = ranged(item, path, reader_->decode(item),
+                      reader_->has_masks() ? reader_->decode_mask(item) : Mask{});
     }
-    if (file->mask.empty()) return {cell};
-    return {cell, overlay(cell, resize(cut(file->mask, window), {kCell, kCell}))};
+    const std::vector<int64_t> sides = by_boxes ? reader_->shape(item).sides : shown_.image.sides;
+    const Window window = middle_slice(windows_.at(i, {0, 0, i}, sides, path));
+    if (!by_boxes) return cells_of(shown_, window, window);
+    const Box box{window.origin, window.extent};
+    const Shown part = ranged(item, path, reader_->decode_box(item, box),
+                              reader_->has_masks() ? reader_->decode_mask_box(item, box) : Mask{});
+    Window inside = window;
+    std::fill(inside.origin.begin(), inside.origin.end(), 0);
+    return cells_of(part, inside, window);
   }
 
-  Decoded decode(int64_t item, const std::string& path) const {
-    Decoded file{shown_channels(reader_->decode(item), path),
-                 reader_->has_masks() ? reader_->decode_mask(item) : Mask{},
-                 {}};
+  std::vector<Cell> cells_of(const Shown& file, const Window& window, const Window& in_file) const {
+    const Pixels scaled = resize(cut(file.image, window, file.range.low), {kCell, kCell});
+    Cell cell;
+    for (size_t v = 0; v < scaled.floats.size(); ++v) {
+      const float value = std::clamp(file.range.apply(scaled.floats[v], v % 3), 0.0f, 1.0f);
+      cell.push_back(static_cast<uint8_t>(std::lround(value * 255.0f)));
+    }
+    if (!file.mask.empty())
+      return {cell, overlay(cell, resize(cut(file.mask, window), {kCell, kCell}))};
+    if (reader_->max_boxes() > 0) return {cell, outlines(cell, reader_->boxes(file.item), in_file)};
+    return {cell};
+  }
+
+  Shown ranged(int64_t item, const std::string& path, Pixels image, Mask mask) const {
+    Shown file{item, shown_channels(std::move(image), path), std::move(mask), {}};
     file.range = RangeRule(shown_range(source_, file.image)).of(file.image);
     return file;
   }
@@ -120,7 +168,7 @@ class Cells {
   config::Source source_;
   std::unique_ptr<Reader> reader_;
   Windows windows_;
-  DecodedCache cache_;
+  Shown shown_;  // the last file that was decoded as a whole
 };
 
 void paste(const Cell& cell, int64_t row, int64_t column, Pixels& sheet) {

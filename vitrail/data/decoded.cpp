@@ -1,6 +1,6 @@
 #include "vitrail/data/decoded.h"
 
-#include <exception>
+#include <algorithm>
 
 namespace vitrail::data {
 
@@ -37,6 +37,7 @@ void DecodedCache::settle(const Key& key, const std::shared_ptr<Entry>& entry,
                           std::shared_ptr<const Decoded> file, std::exception_ptr error) {
   {
     const std::lock_guard lock(mutex_);
+    if (entry->is_ready) return;  // given up
     entry->file = std::move(file);
     entry->error = error;
     entry->is_ready = true;
@@ -50,6 +51,29 @@ void DecodedCache::settle(const Key& key, const std::shared_ptr<Entry>& entry,
     }
   }
   ready_.notify_all();
+}
+
+void DecodedCache::give_up(const Key& key, std::exception_ptr error) {
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = entries_.find(key);
+    if (found == entries_.end() || found->second->is_ready) return;
+    found->second->error = std::move(error);
+    found->second->is_ready = true;
+    entries_.erase(found);
+  }
+  ready_.notify_all();
+}
+
+void DecodedCache::limit(int64_t max_bytes) {
+  const std::lock_guard lock(mutex_);
+  max_bytes_ = std::min(max_bytes_, max_bytes);
+  shrink();
+}
+
+int64_t DecodedCache::max_bytes() const {
+  const std::lock_guard lock(mutex_);
+  return max_bytes_;
 }
 
 void DecodedCache::shrink() {

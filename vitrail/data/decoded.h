@@ -3,6 +3,7 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <list>
 #include <map>
@@ -19,10 +20,11 @@ struct Decoded {
   Pixels image;      // in the model's channels
   Mask mask;         // empty = none
   ValueRange range;  // of the whole file
+  Pixels values;     // an image to be learnt, floats; no sides = none
 
   int64_t bytes() const {
     return static_cast<int64_t>(image.values.size() + 4 * image.floats.size() +
-                                4 * mask.classes.size());
+                                4 * mask.classes.size() + 4 * values.floats.size());
   }
 };
 
@@ -40,6 +42,12 @@ class DecodedCache {
   /// What is kept under `key`, else decode(). When that throws, every caller that waits for it gets
   /// the exception, and the next call tries again.
   std::shared_ptr<const Decoded> get(const Key& key, const Decode& decode);
+  /// For a decode() that does not come back: those that wait for it get `error`, its result will not
+  /// be kept, and the next call tries again. Nothing happens when none is under way.
+  void give_up(const Key& key, std::exception_ptr error);
+  /// Never keeps more than this from now on.
+  void limit(int64_t max_bytes);
+  int64_t max_bytes() const;
 
   int64_t bytes() const;
   int64_t decodes() const;  // calls of decode so far
@@ -57,7 +65,7 @@ class DecodedCache {
               std::shared_ptr<const Decoded> file, std::exception_ptr error);
   void shrink();
 
-  const int64_t max_bytes_;
+  int64_t max_bytes_;
   mutable std::mutex mutex_;
   std::condition_variable ready_;
   std::map<Key, std::shared_ptr<Entry>> entries_;

@@ -1,22 +1,43 @@
 #include "vitrail/data/dump.h"
 
 #include <algorithm>
+#include <array>
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
 #include "vitrail/core/error.h"
+#include "vitrail/data/augment_batch.h"
 #include "vitrail/io/safetensors.h"
 #include "vitrail/ops/dtype.h"
 
 namespace vitrail::data {
 namespace {
 
-at::Tensor joined(const std::vector<at::Tensor>& parts, std::vector<int64_t> empty_shape,
-                  at::ScalarType dtype) {
-  return parts.empty() ? at::empty(empty_shape, dtype) : at::cat(parts);
-}
+/// The first n rows of every batch, joined; undefined parts stay undefined.
+class Rows {
+ public:
+  void add(const Batch& batch, int64_t n) {
+    const std::array<const at::Tensor*, kParts> tensors{
+        &batch.image,       &batch.label,       &batch.sample_ids, &batch.boxes,
+        &batch.box_classes, &batch.label_other, &batch.label_share};
+    VT_REQUIRE(ConfigError, parts_[0].empty() || parts_[0].front().size(1) == batch.image.size(1),
+               "[data] batches of {} and of {} channels cannot be written to one file; dump their "
+               "sources one by one",
+               parts_[0].front().size(1), batch.image.size(1));
+    for (size_t i = 0; i < kParts; ++i)
+      if (tensors[i]->defined()) parts_[i].push_back(tensors[i]->narrow(0, 0, n));
+  }
+  bool empty() const { return parts_[0].empty(); }
+  at::Tensor joined(size_t part) const {
+    return parts_[part].empty() ? at::Tensor() : at::cat(parts_[part]);
+  }
+
+ private:
+  static constexpr size_t kParts = 7;
+  std::array<std::vector<at::Tensor>, kParts> parts_;
+};
 
 at::Tensor sources_of(const Loader& loader, const at::Tensor& index) {
   at::Tensor source = at::empty(index.sizes(), at::kLong);
@@ -33,7 +54,7 @@ at::Tensor origins_of(const Loader& loader, const Batch& batch, int64_t n) {
   const int64_t* ids = batch.sample_ids.const_data_ptr<int64_t>();
   for (int64_t i = 0; i < n; ++i) {
     if (ids[i] < 0) continue;
-    const std::vector<int64_t> origin = loader.window(batch.epoch, ids[i]).origin;
+    const std::vector<int64_t> origin = loader.window(loader.draw_epoch(batch, i), ids[i]).origin;
     int64_t* row_end = origins.mutable_data_ptr<int64_t>() + (i + 1) * axes;
     std::copy(origin.begin(), origin.end(), row_end - static_cast<int64_t>(origin.size()));
   }
@@ -48,27 +69,29 @@ Dump dump(const std::vector<config::Source>& sources, const config::Model& model
   VT_REQUIRE(ConfigError, epoch >= 0, "[data] --epoch must be at least 0 but is {}", epoch);
   Loader loader(sources, model, options, {epoch, 0});
   const int64_t share = options.global_batch / options.data_ranks;
-  std::vector<at::Tensor> images, labels, indices, origins;
+  Rows rows;
+  std::vector<at::Tensor> origins;
   for (int64_t first = 0; first < count; first += options.global_batch) {
     const int64_t mine = count - first - options.data_rank * share;
-    if (mine <= 0) break;  // only the last global batch can be cut before this rank's part
+    // Only the last global batch can be cut before this rank's part; what it holds is looked at all
+    // the same, so that shapes and types of an empty part are right.
+    if (mine <= 0 && !rows.empty()) break;
     const Batch batch = loader.next();
-    const int64_t n = std::min(mine, batch.size());
-    images.push_back(batch.image.narrow(0, 0, n));
-    labels.push_back(batch.label.narrow(0, 0, n));
-    indices.push_back(batch.sample_ids.narrow(0, 0, n));
+    const int64_t n = std::clamp<int64_t>(mine, 0, batch.size());
     origins.push_back(origins_of(loader, batch, n));
+    rows.add(augmented(batch, model.image_size), n);
+    if (mine <= 0) break;
   }
-  std::vector<int64_t> shape{0, channels_of(sources.front(), model)}, label_shape{0};
-  shape.insert(shape.end(), model.image_size.begin(), model.image_size.end());
-  if (segments(model))
-    label_shape.insert(label_shape.end(), model.image_size.begin(), model.image_size.end());
   Dump result;
-  result.image = joined(images, shape, at::kFloat);
-  result.label = joined(labels, label_shape, at::kLong);
-  result.index = joined(indices, {0}, at::kLong);
+  result.image = rows.joined(0);
+  result.label = rows.joined(1);
+  result.index = rows.joined(2);
+  result.boxes = rows.joined(3);
+  result.box_classes = rows.joined(4);
+  result.label_other = rows.joined(5);
+  result.label_share = rows.joined(6);
   result.source = sources_of(loader, result.index);
-  result.origin = joined(origins, {0, loader.file_axes()}, at::kLong);
+  result.origin = at::cat(origins);
   return result;
 }
 
@@ -76,6 +99,7 @@ void write(const Dump& dump, const std::string& path) {
   std::vector<at::Tensor> kept;  // what the file's pointers point into
   std::vector<io::TensorToWrite> tensors;
   const auto add = [&](const char* name, const at::Tensor& tensor) {
+    if (!tensor.defined()) return;
     kept.push_back(tensor.contiguous());
     tensors.push_back({name, ops::dtype_of(tensor.scalar_type()), tensor.sizes().vec(),
                        kept.back().const_data_ptr()});
@@ -85,6 +109,10 @@ void write(const Dump& dump, const std::string& path) {
   add("index", dump.index);
   add("source", dump.source);
   add("origin", dump.origin);
+  add("boxes", dump.boxes);
+  add("box_classes", dump.box_classes);
+  add("label_other", dump.label_other);
+  add("label_share", dump.label_share);
   io::write_safetensors(path, tensors);
 }
 

@@ -24,10 +24,12 @@ int64_t offset_of(const Window& window, const std::vector<int64_t>& strides);
 int64_t source_row(int64_t row, const std::vector<AxisMap>& axes,
                    const std::vector<int64_t>& strides);
 
-/// out[p * out_step] = convert(in at the place of result pixel p), or `fill` outside the image.
-template <class In, class Out, class Convert>
-void gather(const In* in, const std::vector<int64_t>& strides, const std::vector<AxisMap>& axes,
-            Out fill, const Convert& convert, Out* out, int64_t out_step = 1) {
+/// Row by row of the result: copy_row(first, step, count, to) writes `count` results, out_step apart,
+/// of the values at first, first + step, ...; pixels outside the image become `fill`.
+template <class In, class Out, class CopyRow>
+void gather_rows(const In* in, const std::vector<int64_t>& strides,
+                 const std::vector<AxisMap>& axes, Out fill, const CopyRow& copy_row, Out* out,
+                 int64_t out_step = 1) {
   const AxisMap& last = axes.back();
   const int64_t step = last.step * strides[last.axis];
   int64_t rows = 1;
@@ -37,12 +39,21 @@ void gather(const In* in, const std::vector<int64_t>& strides, const std::vector
     const int64_t low = from_row < 0 ? last.size : last.low;
     const int64_t high = from_row < 0 ? last.size : last.high;
     for (int64_t p = 0; p < low; ++p) out[p * out_step] = fill;
-    if (low < high) {
-      const In* from = in + from_row + last.start * strides[last.axis] + step * low;
-      for (int64_t p = 0; p < high - low; ++p) out[(low + p) * out_step] = convert(from[p * step]);
-    }
+    if (low < high)
+      copy_row(in + from_row + last.start * strides[last.axis] + step * low, step, high - low,
+               out + low * out_step);
     for (int64_t p = high; p < last.size; ++p) out[p * out_step] = fill;
   }
+}
+
+/// out[p * out_step] = convert(in at the place of result pixel p), or `fill` outside the image.
+template <class In, class Out, class Convert>
+void gather(const In* in, const std::vector<int64_t>& strides, const std::vector<AxisMap>& axes,
+            Out fill, const Convert& convert, Out* out, int64_t out_step = 1) {
+  const auto copy_row = [&](const In* from, int64_t step, int64_t count, Out* to) {
+    for (int64_t p = 0; p < count; ++p) to[p * out_step] = convert(from[p * step]);
+  };
+  gather_rows(in, strides, axes, fill, copy_row, out, out_step);
 }
 
 /// The window alone, padded with the lowest value of the range, or with class -1.

@@ -1,42 +1,31 @@
 #include "vitrail/core/error.h"
 #include "vitrail/data/files.h"
 #include "vitrail/data/image_files.h"
-#include "vitrail/data/mask_classes.h"
+#include "vitrail/data/label_files.h"
 #include "vitrail/data/readers.h"
 #include "vitrail/io/image.h"
 
 namespace vitrail::data {
 namespace {
 
-class Images : public Reader {
+class Images : public LabelledReader {
  public:
   Images(const config::Source& source, const config::Model& model)
-      : Reader(model.in_channels),
-        images_(list_files(source.root, io::has_image_extension, kImageKinds)),
-        classes_(source, model) {
+      : LabelledReader(source, model),
+        images_(list_files(source.root, io::has_image_extension, kImageKinds)) {
     if (source.labels.empty()) return;
-    masks_ = list_files(source.labels, io::has_image_extension, kImageKinds);
-    check_mask_count(masks_.size(), source.labels, images_.size(), source.root);
+    set_labels(open_label_files(source, model, "images", false), source.labels, source.root);
   }
 
   int64_t size() const override { return static_cast<int64_t>(images_.size()); }
-  SampleInfo describe(int64_t i) const override { return {image(i), -1}; }
+  SampleInfo describe(int64_t i) const override { return {image(i), -1, {}}; }
   Pixels decode(int64_t i) const override { return read_image_pixels(image(i)); }
   Shape shape(int64_t i) const override { return image_file_shape(image(i)); }
-  bool has_masks() const override { return !masks_.empty(); }
-
-  Mask decode_mask(int64_t i) const override {
-    const std::string& path = masks_.at(static_cast<size_t>(i));
-    Mask mask = classes_.apply(read_image_mask(path), path);
-    check_mask_sides(mask.sides, path, shape(i).sides, image(i));
-    return mask;
-  }
 
  private:
   const std::string& image(int64_t i) const { return images_.at(static_cast<size_t>(i)); }
 
-  std::vector<std::string> images_, masks_;
-  MaskClasses classes_;
+  std::vector<std::string> images_;
 };
 
 }  // namespace

@@ -13,6 +13,7 @@ constexpr int64_t kDefaultSize = 4096;
 constexpr core::DrawKey kPixelKey{0, core::Stream::noise, 0, 0};
 constexpr core::DrawKey kLabelKey{0, core::Stream::noise, 0, 1};
 constexpr core::DrawKey kMaskKey{0, core::Stream::noise, 0, 2};
+constexpr core::DrawKey kValueKey{0, core::Stream::noise, 0, 3};
 
 class RandomReader : public Reader {
  public:
@@ -21,14 +22,29 @@ class RandomReader : public Reader {
         size_(size),
         classes_(std::max<int64_t>(model.num_classes, 1)),
         has_masks_(segments(model)),
+        values_(regresses(model) ? model.num_classes : 0),
+        has_value_images_(values_ > 0 && !(model.kind == "vit")),
         shape_{model.image_size, channels} {}
 
   int64_t size() const override { return size_; }
 
   SampleInfo describe(int64_t i) const override {
-    const int64_t label =
-        has_masks_ ? -1 : class_of(core::draw(kLabelKey, static_cast<uint64_t>(i), 0));
-    return {fmt::format("random/{}", i), label};
+    SampleInfo info{fmt::format("random/{}", i)};
+    if (!has_masks_ && values_ == 0)
+      info.label = class_of(core::draw(kLabelKey, static_cast<uint64_t>(i), 0));
+    if (values_ > 0 && !has_value_images_) info.values = values(i, values_);
+    return info;
+  }
+
+  bool has_value_images() const override { return has_value_images_; }
+
+  Pixels decode_values(int64_t i) const override {
+    Pixels pixels;
+    pixels.sides = shape_.sides;
+    pixels.channels = values_;
+    pixels.full_scale = 1.0f;
+    pixels.floats = values(i, count(pixels.sides) * values_);
+    return pixels;
   }
 
   bool has_masks() const override { return has_masks_; }
@@ -64,12 +80,21 @@ class RandomReader : public Reader {
   }
 
  private:
+  static std::vector<float> values(int64_t i, int64_t n) {
+    std::vector<float> drawn(static_cast<size_t>(n));
+    for (size_t k = 0; k < drawn.size(); ++k)
+      drawn[k] = core::uniform(kValueKey, static_cast<uint64_t>(i), static_cast<uint32_t>(k));
+    return drawn;
+  }
+
   int64_t class_of(uint32_t bits) const {
     return static_cast<int64_t>(bits % static_cast<uint64_t>(classes_));
   }
 
   int64_t size_, classes_;
   bool has_masks_;
+  int64_t values_;
+  bool has_value_images_;
   Shape shape_;
 };
 

@@ -14,8 +14,20 @@ namespace vitrail::data {
 
 /// What is known of a sample without decoding it.
 struct SampleInfo {
-  std::string path;
+  std::string path;  // of the file; a sample inside a file is "path#number" or "path#name"
   int64_t label = -1;
+  std::vector<float> values = {};  // numbers to be learnt, of the whole image
+};
+
+/// A part of a file: `sides` pixels from `origin` on, one entry per axis of the file.
+struct Box {
+  std::vector<int64_t> origin, sides;
+};
+
+/// An object in an image: its corners in pixels, the high ones not included.
+struct LabelledBox {
+  float x0 = 0, y0 = 0, x1 = 0, y1 = 0;
+  int64_t label = 0;
 };
 
 /// What a file's header says.
@@ -43,6 +55,21 @@ class Reader {
   /// The classes of the image's pixels, of equal sides. Only with has_masks().
   /// throws   DataError naming the file: other sides than the image, a value that is no class.
   virtual Mask decode_mask(int64_t i) const;
+  /// True: every image has an image of real values to be learnt. Never together with has_masks().
+  virtual bool has_value_images() const { return false; }
+  /// Those values, floats [sides..., V] of the image's sides. Only with has_value_images().
+  virtual Pixels decode_values(int64_t i) const;
+  /// The objects of an image and the most that any image has; 0 = a source without boxes.
+  virtual std::vector<LabelledBox> boxes(int64_t i) const;
+  virtual int64_t max_boxes() const { return 0; }
+  /// True: a part of a file is read without the rest, so that files may be larger than memory. What
+  /// is asked for lies inside the file.
+  virtual bool reads_boxes() const { return false; }
+  virtual Pixels decode_box(int64_t i, const Box& box) const;
+  virtual Mask decode_mask_box(int64_t i, const Box& box) const;
+  virtual Pixels decode_values_box(int64_t i, const Box& box) const;
+  /// Sides along which boxes are cheapest to read (chunks of the file); empty = no matter.
+  virtual std::vector<int64_t> chunk_sides(int64_t i) const;
   /// True when decoding takes long enough that what is decoded is worth keeping in memory.
   virtual bool is_costly() const { return false; }
   /// Class names in label order; empty when labels have no names.
@@ -63,8 +90,12 @@ class Reader {
 ///          a reader that does not fit model.image_size; a split outside 0 <= start < end <= 1.
 std::unique_ptr<Reader> open_reader(const config::Source& source, const config::Model& model);
 
-/// True for the models that learn a class per pixel: unetr, sap.
+/// True for the models that learn a class per pixel: unetr and sap without a loss of values.
 bool segments(const config::Model& model);
+
+/// True for the models that learn real values: model.loss mse with vit (num_classes values a sample),
+/// unetr or sap (num_classes values a pixel).
+bool regresses(const config::Model& model);
 
 /// model.in_channels, or the number of source.variables.
 /// throws   ConfigError: a variable that is not in model.variables, or twice.

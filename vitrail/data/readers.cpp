@@ -1,11 +1,11 @@
 #include "vitrail/data/readers.h"
 
 #include <algorithm>
-#include <cmath>
 #include <map>
 #include <set>
 
 #include "vitrail/core/error.h"
+#include "vitrail/data/gather.h"
 #include "vitrail/data/split.h"
 
 namespace vitrail::data {
@@ -16,41 +16,90 @@ using OpenReader = std::unique_ptr<Reader> (*)(const config::Source&, const conf
 const std::map<std::string, OpenReader>& registry() {
   static const std::map<std::string, OpenReader> readers{
       {"image_folder", open_image_folder},
+      {"image_list", open_image_list},
       {"images", open_images},
       {"image_stack", open_image_stack},
+      {"cifar", open_cifar},
+      {"idx", open_idx},
       {"nifti", open_nifti},
+      {"npy", open_arrays},
+      {"raw", open_arrays},
+      {"tiff", open_arrays},
+      {"zarr", open_arrays},
+      {"n5", open_arrays},
+      {"coco", open_coco},
+      {"voc", open_voc},
+      {"tar", open_tar},
       {"digits", open_digits},
       {"random", open_random},
   };
   return readers;
 }
 
-/// A run of another reader's list.
+/// Some of another reader's samples, in its order: a run of its list, or chosen ones.
 class SplitReader : public Reader {
  public:
-  SplitReader(std::unique_ptr<Reader> whole, int64_t channels, int64_t first, int64_t size)
-      : Reader(channels), whole_(std::move(whole)), first_(first), size_(size) {}
+  SplitReader(std::unique_ptr<Reader> whole, int64_t channels, SplitRange range)
+      : Reader(channels),
+        whole_(std::move(whole)),
+        first_(range.first),
+        size_(range.last - range.first) {}
+  SplitReader(std::unique_ptr<Reader> whole, int64_t channels, std::vector<int64_t> places)
+      : Reader(channels),
+        whole_(std::move(whole)),
+        size_(static_cast<int64_t>(places.size())),
+        places_(std::move(places)) {}
   int64_t size() const override { return size_; }
-  SampleInfo describe(int64_t i) const override { return whole_->describe(first_ + i); }
-  Pixels decode(int64_t i) const override { return whole_->decode(first_ + i); }
-  Shape shape(int64_t i) const override { return whole_->shape(first_ + i); }
+  SampleInfo describe(int64_t i) const override { return whole_->describe(at(i)); }
+  Pixels decode(int64_t i) const override { return whole_->decode(at(i)); }
+  Shape shape(int64_t i) const override { return whole_->shape(at(i)); }
   bool has_masks() const override { return whole_->has_masks(); }
-  Mask decode_mask(int64_t i) const override { return whole_->decode_mask(first_ + i); }
+  Mask decode_mask(int64_t i) const override { return whole_->decode_mask(at(i)); }
   bool is_costly() const override { return whole_->is_costly(); }
   std::vector<std::string> class_names() const override { return whole_->class_names(); }
+  bool has_value_images() const override { return whole_->has_value_images(); }
+  Pixels decode_values(int64_t i) const override { return whole_->decode_values(at(i)); }
+  std::vector<LabelledBox> boxes(int64_t i) const override { return whole_->boxes(at(i)); }
+  int64_t max_boxes() const override { return whole_->max_boxes(); }
+  bool reads_boxes() const override { return whole_->reads_boxes(); }
+  Pixels decode_box(int64_t i, const Box& box) const override {
+    return whole_->decode_box(at(i), box);
+  }
+  Mask decode_mask_box(int64_t i, const Box& box) const override {
+    return whole_->decode_mask_box(at(i), box);
+  }
+  Pixels decode_values_box(int64_t i, const Box& box) const override {
+    return whole_->decode_values_box(at(i), box);
+  }
+  std::vector<int64_t> chunk_sides(int64_t i) const override { return whole_->chunk_sides(at(i)); }
 
  private:
+  int64_t at(int64_t i) const {
+    return places_.empty() ? first_ + i : places_.at(static_cast<size_t>(i));
+  }
+
   std::unique_ptr<Reader> whole_;
-  int64_t first_, size_;
+  int64_t first_ = 0, size_;
+  std::vector<int64_t> places_;  // empty: the run from first_ on
 };
 
-/// A stack takes its split from its slices, by itself.
+Window window_of(const Box& box) { return {0, box.origin, box.sides, box.sides, -1}; }
+
+Pixels cut_box(const Pixels& pixels, const Box& box) {
+  return cut(pixels, window_of(box), std::vector<float>(static_cast<size_t>(pixels.channels)));
+}
+
+/// Ratios of a stack are those of its slices, which it takes by itself.
 std::unique_ptr<Reader> take_split(std::unique_ptr<Reader> whole, const config::Source& source,
                                    int64_t channels) {
+  if (chooses_by_name(source)) {
+    std::vector<int64_t> places =
+        split_places(source, whole->size(), [&](int64_t i) { return whole->describe(i).path; });
+    return std::make_unique<SplitReader>(std::move(whole), channels, std::move(places));
+  }
   if (source.split.empty() || source.reader == "image_stack") return whole;
   const SplitRange range = split_range(source, whole->size(), source.root);
-  return std::make_unique<SplitReader>(std::move(whole), channels, range.first,
-                                       range.last - range.first);
+  return std::make_unique<SplitReader>(std::move(whole), channels, range);
 }
 
 }  // namespace
@@ -64,6 +113,24 @@ Mask Reader::decode_mask(int64_t i) const {
   core::fail("[data] {}: has no mask", describe(i).path);
 }
 
+Pixels Reader::decode_values(int64_t i) const {
+  core::fail("[data] {}: has no values to be learnt", describe(i).path);
+}
+
+std::vector<LabelledBox> Reader::boxes(int64_t) const { return {}; }
+
+std::vector<int64_t> Reader::chunk_sides(int64_t) const { return {}; }
+
+Pixels Reader::decode_box(int64_t i, const Box& box) const { return cut_box(decode(i), box); }
+
+Mask Reader::decode_mask_box(int64_t i, const Box& box) const {
+  return cut(decode_mask(i), window_of(box));
+}
+
+Pixels Reader::decode_values_box(int64_t i, const Box& box) const {
+  return cut_box(decode_values(i), box);
+}
+
 Sample Reader::read(int64_t i) const {
   const SampleInfo info = describe(i);
   Sample sample;
@@ -74,21 +141,14 @@ Sample Reader::read(int64_t i) const {
   return sample;
 }
 
-SplitRange split_range(const config::Source& source, int64_t size, const std::string& path) {
-  const std::vector<double>& split = source.split;
-  if (split.empty()) return {0, size};
-  VT_REQUIRE(ConfigError,
-             split.size() == 2 && split[0] >= 0 && split[0] < split[1] && split[1] <= 1,
-             "[data] source '{}': split must be [start, end] with 0 <= start < end <= 1",
-             source_name(source));
-  const auto n = static_cast<double>(size);
-  const SplitRange range{std::llround(split[0] * n), std::llround(split[1] * n)};
-  VT_REQUIRE(DataError, range.first < range.last,
-             "[data] {}: split [{}, {}] of {} samples is empty", path, split[0], split[1], size);
-  return range;
+bool segments(const config::Model& model) {
+  return (model.kind == "unetr" || model.kind == "sap") && !(model.loss == "mse");
 }
 
-bool segments(const config::Model& model) { return model.kind == "unetr" || model.kind == "sap"; }
+bool regresses(const config::Model& model) {
+  const bool can = model.kind == "vit" || model.kind == "unetr" || model.kind == "sap";
+  return can && model.loss == "mse";
+}
 
 int64_t channels_of(const config::Source& source, const config::Model& model) {
   if (source.variables.empty()) return model.in_channels;

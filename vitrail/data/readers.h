@@ -17,6 +17,20 @@ std::unique_ptr<Reader> open_images(const config::Source& source, const config::
 std::unique_ptr<Reader> open_image_stack(const config::Source& source, const config::Model& model);
 /// NIfTI volumes, with or without integer masks or probability maps; all in natural order.
 std::unique_ptr<Reader> open_nifti(const config::Source& source, const config::Model& model);
+/// Images named by a CSV or JSON manifest, with a class, a mask or numbers each.
+std::unique_ptr<Reader> open_image_list(const config::Source& source, const config::Model& model);
+/// CIFAR-10 and CIFAR-100 in their binary version: files of records.
+std::unique_ptr<Reader> open_cifar(const config::Source& source, const config::Model& model);
+/// IDX files (MNIST): images of bytes, labels in a second file.
+std::unique_ptr<Reader> open_idx(const config::Source& source, const config::Model& model);
+/// Arrays of which boxes can be read without the rest: npy, npz, raw, tiff, zarr, n5 (array_reader.h).
+std::unique_ptr<Reader> open_arrays(const config::Source& source, const config::Model& model);
+/// Images with the boxes of a COCO instances file.
+std::unique_ptr<Reader> open_coco(const config::Source& source, const config::Model& model);
+/// Images with the boxes of Pascal VOC annotations.
+std::unique_ptr<Reader> open_voc(const config::Source& source, const config::Model& model);
+/// Samples inside tar files, named as WebDataset names them.
+std::unique_ptr<Reader> open_tar(const config::Source& source, const config::Model& model);
 /// scikit-learn's digits.csv.gz (the file, or a folder that holds it): 64 values 0..16, then the
 /// label.
 std::unique_ptr<Reader> open_digits(const config::Source& source, const config::Model& model);

@@ -1,18 +1,15 @@
 #include "vitrail/data/resize.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <type_traits>
+
+#include "vitrail/data/gather.h"
+#include "vitrail/data/resize_rows.h"
 
 namespace vitrail::data {
 namespace {
-
-/// Result i of an axis is the sum of weights[i * stride + j] * input[first[i] + j] over j <
-/// taps[i].
-struct AxisFilter {
-  int64_t stride = 0;
-  std::vector<int64_t> first, taps;
-  std::vector<float> weights;
-};
 
 /// In float throughout, as ATen's CPU kernel computes it: a double would move the centres by more
 /// than the rounding of the pixels.
@@ -41,22 +38,27 @@ AxisFilter make_filter(int64_t input, int64_t output) {
   return filter;
 }
 
-/// input [outer, n, inner] -> output [outer, filter, inner]. The inner loop runs over contiguous
-/// values.
+/// Values [sides..., channels], the last axis and the channels without gaps.
 template <class T>
-void filter_axis(const T* input, float* output, int64_t outer, int64_t n, int64_t inner,
-                 const AxisFilter& filter) {
-  const auto results = static_cast<int64_t>(filter.first.size());
-  for (int64_t o = 0; o < outer; ++o) {
-    for (int64_t i = 0; i < results; ++i) {
-      float* to = output + (o * results + i) * inner;
-      std::fill(to, to + inner, 0.0f);
-      const T* from = input + (o * n + filter.first[static_cast<size_t>(i)]) * inner;
-      const float* weight = filter.weights.data() + i * filter.stride;
-      for (int64_t j = 0; j < filter.taps[static_cast<size_t>(i)]; ++j, from += inner)
-        for (int64_t x = 0; x < inner; ++x) to[x] += weight[j] * static_cast<float>(from[x]);
+struct View {
+  const T* values;
+  std::vector<int64_t> sides, strides;
+  int64_t channels;
+
+  size_t last() const { return sides.size() - 1; }
+  /// Where row `row` of the axes before `axis` begins.
+  int64_t offset(int64_t row, size_t axis) const {
+    int64_t result = 0;
+    while (axis-- > 0) {
+      result += row % sides[axis] * strides[axis];
+      row /= sides[axis];
     }
+    return result;
   }
+};
+
+View<float> whole(const float* values, const std::vector<int64_t>& sides, int64_t channels) {
+  return {values, sides, strides_of(sides, channels), channels};
 }
 
 int64_t product(const std::vector<int64_t>& sides, size_t first, size_t last) {
@@ -65,31 +67,121 @@ int64_t product(const std::vector<int64_t>& sides, size_t first, size_t last) {
   return result;
 }
 
+/// Along an axis before the last: the inner loop runs over the pixels of a row.
+template <class T>
+void filter_axis(const View<T>& view, size_t axis, const AxisFilter& filter, float* out) {
+  const auto results = static_cast<int64_t>(filter.first.size());
+  const int64_t run = view.sides.back() * view.channels;
+  const int64_t outer = product(view.sides, 0, axis);
+  const int64_t between = product(view.sides, axis + 1, view.last());
+  std::vector<int64_t> rows(static_cast<size_t>(between));
+  const View<T> inner{view.values,
+                      {view.sides.begin() + static_cast<int64_t>(axis) + 1, view.sides.end()},
+                      {view.strides.begin() + static_cast<int64_t>(axis) + 1, view.strides.end()},
+                      view.channels};
+  for (int64_t m = 0; m < between; ++m)
+    rows[static_cast<size_t>(m)] = inner.offset(m, inner.last());
+  for (int64_t o = 0; o < outer; ++o) {
+    const T* base = view.values + view.offset(o, axis);
+    for (size_t i = 0; i < static_cast<size_t>(results); ++i) {
+      const T* from = base + filter.first[i] * view.strides[axis];
+      const float* weights = filter.weights.data() + static_cast<int64_t>(i) * filter.stride;
+      for (const int64_t row : rows) {
+        filter_column(from + row, view.strides[axis], weights, filter.taps[i], out, run);
+        out += run;
+      }
+    }
+  }
+}
+
+/// Along the last axis, where neighbours are weighted differently: several rows at once instead.
+template <class T>
+void filter_last(const View<T>& view, const AxisFilter& filter, float* out) {
+  static thread_local std::vector<float> scratch;
+  const int64_t rows = product(view.sides, 0, view.last());
+  const int64_t pixels = view.sides.back();
+  const int64_t run = static_cast<int64_t>(filter.first.size()) * view.channels;
+  scratch.resize(static_cast<size_t>(kRowLanes * pixels * view.channels));
+  for (int64_t row = 0; row < rows; row += kRowLanes) {
+    const int64_t n = std::min(kRowLanes, rows - row);
+    const T* in[kRowLanes];
+    float* to[kRowLanes];
+    for (int64_t r = 0; r < n; ++r) {
+      in[r] = view.values + view.offset(row + r, view.last());
+      to[r] = out + (row + r) * run;
+    }
+    filter_rows(in, n, pixels, view.channels, filter, to, scratch.data());
+  }
+}
+
+template <class T>
+void copy_rows(const View<T>& view, float* out) {
+  const int64_t run = view.sides.back() * view.channels;
+  for (int64_t row = 0; row < product(view.sides, 0, view.last()); ++row, out += run)
+    std::copy_n(view.values + view.offset(row, view.last()), run, out);
+}
+
+/// Memory between axes, used again by the thread's next image; two parts in turns.
+class Scratch {
+ public:
+  float* part(size_t axis, int64_t count) {
+    std::vector<float>& values = parts_[axis % 2];
+    if (static_cast<int64_t>(values.size()) < count) values.resize(static_cast<size_t>(count));
+    return values.data();
+  }
+  void shrink() {
+    constexpr size_t kKept = size_t{16} << 20;
+    for (std::vector<float>& values : parts_)
+      if (values.size() > kKept) values = {};
+  }
+
+ private:
+  std::array<std::vector<float>, 2> parts_;
+};
+
+template <class T>
+void filter_axes(const View<T>& view, const std::vector<int64_t>& sides, size_t axis, float* result,
+                 Scratch& scratch) {
+  while (axis < sides.size() && view.sides[axis] == sides[axis]) ++axis;
+  if (axis == sides.size()) return copy_rows(view, result);
+  std::vector<int64_t> filtered = view.sides;
+  filtered[axis] = sides[axis];
+  const int64_t count = product(filtered, 0, sides.size()) * view.channels;
+  float* const to = filtered == sides ? result : scratch.part(axis, count);
+  const AxisFilter filter = make_filter(view.sides[axis], sides[axis]);
+  if (axis == view.last())
+    filter_last(view, filter, to);
+  else
+    filter_axis(view, axis, filter, to);
+  // The first axis comes first: its runs are the longest, and it leaves fewer rows for the last.
+  if (to != result)
+    filter_axes(whole(to, filtered, view.channels), sides, axis + 1, result, scratch);
+}
+
 }  // namespace
+
+void resize(const Pixels& pixels, const std::vector<int64_t>& origin,
+            const std::vector<int64_t>& extent, const std::vector<int64_t>& sides, Pixels& result) {
+  static thread_local Scratch scratch;
+  const std::vector<int64_t> strides = strides_of(pixels.sides, pixels.channels);
+  int64_t offset = 0;
+  for (size_t axis = 0; axis < origin.size(); ++axis) offset += origin[axis] * strides[axis];
+  result.sides = sides;
+  result.channels = pixels.channels;
+  result.full_scale = pixels.full_scale;
+  result.values.clear();
+  result.floats.resize(static_cast<size_t>(product(sides, 0, sides.size()) * pixels.channels));
+  with_values(pixels, [&](const auto& values) {
+    using Value = typename std::decay_t<decltype(values)>::value_type;
+    const View<Value> view{values.data() + offset, extent, strides, pixels.channels};
+    filter_axes(view, sides, 0, result.floats.data(), scratch);
+  });
+  scratch.shrink();
+}
 
 Pixels resize(const Pixels& pixels, const std::vector<int64_t>& sides) {
   Pixels result;
-  result.sides = pixels.sides;
-  result.channels = pixels.channels;
-  result.full_scale = pixels.full_scale;
-  // The first axis comes first: its inner run is the longest, and it leaves fewer rows for the
-  // last.
-  for (size_t axis = 0; axis < sides.size(); ++axis) {
-    if (result.sides[axis] == sides[axis]) continue;
-    const int64_t n = result.sides[axis];
-    const int64_t outer = product(result.sides, 0, axis);
-    const int64_t inner = product(result.sides, axis + 1, sides.size()) * pixels.channels;
-    const AxisFilter filter = make_filter(n, sides[axis]);
-    std::vector<float> filtered(static_cast<size_t>(outer * sides[axis] * inner));
-    with_values(result.is_float() ? result : pixels, [&](const auto& values) {
-      filter_axis(values.data(), filtered.data(), outer, n, inner, filter);
-    });
-    result.floats = std::move(filtered);
-    result.sides[axis] = sides[axis];
-  }
-  if (!result.is_float())
-    with_values(pixels,
-                [&](const auto& values) { result.floats.assign(values.begin(), values.end()); });
+  resize(pixels, std::vector<int64_t>(pixels.sides.size(), 0), pixels.sides, sides, result);
   return result;
 }
 

@@ -72,8 +72,25 @@ at::Tensor cut_plain(at::Tensor image, const Window& window) {
   return window.slice_axis < 0 ? image : image.squeeze(window.slice_axis + 1);
 }
 
+/// The k-th rotation of a cube: the axes in another order, then an even number of mirrors together
+/// with those of the order itself.
+at::Tensor rotated(const at::Tensor& x, int64_t k) {
+  static const std::vector<std::vector<int64_t>> orders = {
+      {0, 1, 2, 3}, {0, 2, 3, 1}, {0, 3, 1, 2}, {0, 1, 3, 2}, {0, 3, 2, 1}, {0, 2, 1, 3}};
+  const bool is_odd = k / 4 >= 3, first = k % 4 == 1 || k % 4 == 3, second = k % 4 >= 2;
+  std::vector<int64_t> mirrored;
+  if (first) mirrored.push_back(1);
+  if (second) mirrored.push_back(2);
+  if ((mirrored.size() % 2 == 1) != is_odd) mirrored.push_back(3);
+  return at::flip(x.permute(orders[static_cast<size_t>(k / 4)]), mirrored);
+}
+
 void step_plain(const AugmentStep& step, const std::vector<int64_t>& drawn,
                 const std::vector<int64_t>& target, Pair& pair) {
+  if (step.kind == AugmentKind::rot90_3d) {
+    const auto turned = [&](const at::Tensor& x) { return rotated(x, drawn[0]); };
+    return pair.both(turned);
+  }
   const std::vector<int64_t> sides = sides_of(pair.image);
   for (size_t axis = 0; axis < sides.size(); ++axis) {
     const auto dim = static_cast<int64_t>(axis) + 1;
@@ -107,11 +124,12 @@ std::pair<at::Tensor, at::Tensor> Transform::apply_plain(const Decoded& file, co
     pair.image = at::_upsample_bilinear2d_aa(pair.image.unsqueeze(0), resize_, false).squeeze(0);
     pair.mask = nearest(pair.mask, resize_);
   }
-  for (size_t layer = 0; layer < steps_.size(); ++layer)
-    step_plain(steps_[layer],
-               draw_step(steps_[layer], static_cast<uint16_t>(layer), place, sides_of(pair.image),
-                         target_),
+  for (size_t layer = steps_.first_exact; layer < steps_.first_device; ++layer) {
+    const AugmentStep& step = steps_.steps[layer];
+    step_plain(step,
+               draw_step(step, static_cast<uint16_t>(layer), place, sides_of(pair.image), target_),
                target_, pair);
+  }
   const std::vector<int64_t> sides = sides_of(pair.image);
   for (size_t axis = 0; axis < sides.size(); ++axis)
     pair.both([&](const at::Tensor& x) {
@@ -126,7 +144,7 @@ std::pair<at::Tensor, at::Tensor> Transform::apply_plain(const Decoded& file, co
 
 at::Tensor Transform::apply_plain(const Pixels& pixels, const AugmentPlace& place,
                                   const std::string& path) const {
-  const Window window = checked_window(pixels, path);
+  const Window window = narrow(checked_window(pixels, path), place);
   return apply_plain(prepare(pixels, {}, path), window, place).first;
 }
 

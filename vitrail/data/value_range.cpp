@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "vitrail/core/error.h"
-#include "vitrail/data/reader.h"
+#include "vitrail/data/statistics.h"
 
 namespace vitrail::data {
 namespace {
@@ -33,37 +33,43 @@ float percentile(std::vector<float>& values, double percent) {
 }  // namespace
 
 RangeRule::RangeRule(const config::Source& source)
-    : kind_(source.normalize.value), percentile_(source.percentile) {
-  const bool is_range = percentile_.size() == 2 && percentile_[0] >= 0 &&
-                        percentile_[0] < percentile_[1] && percentile_[1] <= 100;
-  VT_REQUIRE(
-      ConfigError, kind_ != "percentile" || is_range,
-      "[data] source '{}': normalize percentile needs percentile: [low, high] with 0 <= low < "
-      "high <= 100",
-      source_name(source));
+    : kind_(source.normalize.value), statistics_(source.statistics) {
+  if (kind_ == "percentile") percentile_ = percentile_range(source);
+  if (statistics_.empty() || !needs_whole_file()) return;
+  for (const ChannelStatistics& channel : read_statistics(source).raw) {
+    const bool by_percentile = kind_ == "percentile";
+    fixed_.emplace_back(
+        static_cast<float>(by_percentile ? channel.percentile(percentile_.first) : channel.min),
+        static_cast<float>(by_percentile ? channel.percentile(percentile_.second) : channel.max));
+  }
 }
 
 ValueRange RangeRule::of(const Pixels& pixels) const {
   const auto channels = static_cast<size_t>(pixels.channels);
+  VT_REQUIRE(DataError, fixed_.empty() || fixed_.size() == channels,
+             "[data] {}: has statistics of {} channel(s) but the image has {}", statistics_,
+             fixed_.size(), channels);
   ValueRange range;
   range.low.assign(channels, 0.0f);
   range.span.assign(channels, kind_ == "unit" ? pixels.full_scale : 1.0f);
   range.clips = kind_ == "percentile";
   if (kind_ == "unit" || kind_ == "none") return range;
   for (size_t c = 0; c < channels; ++c) {
-    std::vector<float> values = channel(pixels, c);
-    float high = 0;
-    if (kind_ == "minmax") {
-      const auto [least, largest] = std::minmax_element(values.begin(), values.end());
-      range.low[c] = *least;
-      high = *largest;
-    } else {
-      range.low[c] = percentile(values, percentile_[0]);
-      high = percentile(values, percentile_[1]);
-    }
-    if (high > range.low[c]) range.span[c] = high - range.low[c];
+    const auto [low, high] = fixed_.empty() ? range_of_file(pixels, c) : fixed_[c];
+    range.low[c] = low;
+    if (high > low) range.span[c] = high - low;
   }
   return range;
+}
+
+std::pair<float, float> RangeRule::range_of_file(const Pixels& pixels, size_t c) const {
+  std::vector<float> values = channel(pixels, c);
+  if (kind_ == "minmax") {
+    const auto [least, largest] = std::minmax_element(values.begin(), values.end());
+    return {*least, *largest};
+  }
+  const float low = percentile(values, percentile_.first);
+  return {low, percentile(values, percentile_.second)};
 }
 
 }  // namespace vitrail::data

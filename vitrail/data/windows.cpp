@@ -29,13 +29,29 @@ Window whole_window(int64_t item, const std::vector<int64_t>& sides) {
   return {item, std::vector<int64_t>(sides.size(), 0), sides, sides, -1};
 }
 
-std::vector<int64_t> tile_starts(int64_t size, int64_t tile, double overlap) {
+std::vector<int64_t> tile_starts(int64_t size, int64_t tile, double overlap, bool use_all) {
   const int64_t stride =
       std::max<int64_t>(1, std::llround(static_cast<double>(tile) * (1.0 - overlap)));
   std::vector<int64_t> starts{0};
-  while (starts.back() + tile < size)
-    starts.push_back(std::min(starts.back() + stride, size - tile));
+  while (starts.back() + stride + tile <= size) starts.push_back(starts.back() + stride);
+  if (use_all && starts.back() + tile < size) starts.push_back(size - tile);
   return starts;
+}
+
+CropStarts::CropStarts(int64_t low, int64_t high, int64_t crop, int64_t chunk)
+    : low_(low), last_(std::max(low, high - crop)), step_(1), first_chunk_(low + 1) {
+  if (chunk > 1 && crop % chunk == 0) {
+    step_ = chunk;
+    first_chunk_ = (low / chunk + 1) * chunk;
+  }
+  // Between the two ends lie the starts first_chunk_, first_chunk_ + step_, ... < last_.
+  const int64_t between = first_chunk_ < last_ ? (last_ - first_chunk_ + step_ - 1) / step_ : 0;
+  size_ = last_ == low_ ? 1 : between + 2;
+}
+
+int64_t CropStarts::operator[](int64_t i) const {
+  if (i == 0) return low_;
+  return i == size_ - 1 ? last_ : first_chunk_ + (i - 1) * step_;
 }
 
 Windows::Windows(const config::Source& source, const config::Model& model, const Reader& reader,
@@ -44,6 +60,8 @@ Windows::Windows(const config::Source& source, const config::Model& model, const
       slice_axis_(source.slices.value_or(-1)),
       tile_(source.tile),
       overlap_(overlap_of(source)),
+      use_all_(source.use_all_data),
+      aligns_(source.random_crop.align),
       axes_(model.image_size.size() + (source.slices ? 1 : 0)) {
   check(source, model);
   if (training && source.random_crop.per_epoch > 0) {
@@ -127,7 +145,7 @@ int64_t Windows::tiles_in(const Box& box) const {
   for (size_t axis = 0, k = 0; axis < axes_ && !tile_.empty(); ++axis) {
     if (is_sliced(axis)) continue;
     const int64_t size = box.high[axis] - box.low[axis];
-    tiles *= static_cast<int64_t>(tile_starts(size, tile_[k], overlap_[k]).size());
+    tiles *= static_cast<int64_t>(tile_starts(size, tile_[k], overlap_[k], use_all_).size());
     ++k;
   }
   return tiles;
@@ -138,15 +156,20 @@ int64_t Windows::item_of(int64_t i) const {
   return std::upper_bound(first_.begin(), first_.end(), i) - first_.begin() - 1;
 }
 
+int64_t Windows::first_of(int64_t item) const {
+  if (first_.empty()) return item * per_epoch_;
+  return item < static_cast<int64_t>(first_.size()) ? first_[static_cast<size_t>(item)] : size_;
+}
+
 Window Windows::at(int64_t i, const AugmentPlace& place, const std::vector<int64_t>& sides,
-                   const std::string& path) const {
+                   const std::string& path, const std::vector<int64_t>& chunk) const {
   const Box box = box_of(sides, path);
   const int64_t item = item_of(i);
   Window window{item, box.low, {}, {}, slice_axis_};
   for (size_t axis = 0; axis < axes_; ++axis)
     window.sides.push_back(box.high[axis] - box.low[axis]);
   window.extent = window.sides;
-  const int64_t first = first_.empty() ? item * per_epoch_ : first_[static_cast<size_t>(item)];
+  const int64_t first = first_of(item);
   const int64_t tiles = tiles_in(box), per_slice = tiles * per_epoch_;
   if (slice_axis_ >= 0) {
     const auto axis = static_cast<size_t>(slice_axis_);
@@ -156,7 +179,7 @@ Window Windows::at(int64_t i, const AugmentPlace& place, const std::vector<int64
     window.sides[axis] = window.extent[axis] = 1;
   }
   if (!tile_.empty()) place_tile((i - first) % tiles, box, window);
-  if (!crop_.empty()) place_crop(place, box, window);
+  if (!crop_.empty()) place_crop(place, box, chunk, window);
   return window;
 }
 
@@ -166,7 +189,7 @@ void Windows::place_tile(int64_t k, const Box& box, Window& window) const {
     if (is_sliced(axis)) continue;
     --side;
     const int64_t size = box.high[axis] - box.low[axis];
-    const std::vector<int64_t> starts = tile_starts(size, tile_[side], overlap_[side]);
+    const std::vector<int64_t> starts = tile_starts(size, tile_[side], overlap_[side], use_all_);
     const auto n = static_cast<int64_t>(starts.size());
     window.origin[axis] = box.low[axis] + starts[static_cast<size_t>(k % n)];
     window.sides[axis] = tile_[side];
@@ -175,17 +198,20 @@ void Windows::place_tile(int64_t k, const Box& box, Window& window) const {
   }
 }
 
-void Windows::place_crop(const AugmentPlace& place, const Box& box, Window& window) const {
+void Windows::place_crop(const AugmentPlace& place, const Box& box,
+                         const std::vector<int64_t>& chunk, Window& window) const {
   const core::DrawKey key{place.seed, core::Stream::crop, static_cast<uint32_t>(place.epoch),
                           kWindowLayer};
   size_t side = 0;
   for (size_t axis = 0; axis < axes_; ++axis) {
     if (is_sliced(axis)) continue;
     const int64_t size = box.high[axis] - box.low[axis];
-    const auto room = static_cast<uint64_t>(std::max<int64_t>(size - crop_[side], 0));
+    const CropStarts starts(box.low[axis], box.high[axis], crop_[side],
+                            aligns_ && chunk.size() == axes_ ? chunk[axis] : 1);
     const uint64_t bits =
         core::draw(key, static_cast<uint64_t>(place.index), static_cast<uint32_t>(side));
-    window.origin[axis] = box.low[axis] + static_cast<int64_t>((bits * (room + 1)) >> 32);
+    window.origin[axis] =
+        starts[static_cast<int64_t>((bits * static_cast<uint64_t>(starts.size())) >> 32)];
     window.sides[axis] = crop_[side];
     window.extent[axis] = std::min(crop_[side], size);
     ++side;

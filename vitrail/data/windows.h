@@ -28,9 +28,22 @@ struct Window {
 Window whole_window(int64_t item, const std::vector<int64_t>& sides);
 
 /// Starts of windows of length `tile` that cover [0, size): 0, s, 2 s, ... with the stride s =
-/// max(1, round(tile * (1 - overlap))), the last flush with the end. One window at 0 when size <=
-/// tile.
-std::vector<int64_t> tile_starts(int64_t size, int64_t tile, double overlap);
+/// max(1, round(tile * (1 - overlap))), the last flush with the end, or left out when it would be (not
+/// `use_all`). One window at 0 when size <= tile.
+std::vector<int64_t> tile_starts(int64_t size, int64_t tile, double overlap, bool use_all = true);
+
+/// Where crops of length `crop` begin within [low, high), when the file's chunks are `chunk` long and
+/// begin at 0: all starts when chunk is 1 or does not divide crop; else only where a chunk begins, and
+/// flush with both ends, so that every pixel is in some crop. Never empty; one start when the crop
+/// does not fit.
+struct CropStarts {
+  CropStarts(int64_t low, int64_t high, int64_t crop, int64_t chunk);
+  int64_t size() const { return size_; }
+  int64_t operator[](int64_t i) const;
+
+ private:
+  int64_t low_, last_, step_, first_chunk_, size_;
+};
 
 /// The samples of one source.
 ///
@@ -40,7 +53,8 @@ std::vector<int64_t> tile_starts(int64_t size, int64_t tile, double overlap);
 ///          never reach past it.
 /// Crops    training with random_crop: every image or slice counts per_epoch times, each time with
 ///          a window at a uniform place, drawn from (seed, epoch, global sample index). Tiles are
-///          for evaluation then.
+///          for evaluation then. With random_crop.align, of a file in chunks, along an axis where
+///          the crop is a multiple of the chunk, the place is uniform among CropStarts.
 /// Padding  an image smaller than its window starts at 0; the rest is padding.
 /// Threads  const and safe from many threads.
 class Windows {
@@ -55,9 +69,12 @@ class Windows {
   /// Sample i is the whole of file i.
   bool is_whole() const { return is_whole_; }
   int64_t item_of(int64_t i) const;
-  /// `sides` are those of file item_of(i); `path` is for messages.
+  /// The first sample of a file; size() for one past the last file.
+  int64_t first_of(int64_t item) const;
+  /// `sides` are those of file item_of(i); `path` is for messages; `chunk` the sides of the file's
+  /// chunks, empty = it has none.
   Window at(int64_t i, const AugmentPlace& place, const std::vector<int64_t>& sides,
-            const std::string& path) const;
+            const std::string& path, const std::vector<int64_t>& chunk = {}) const;
 
  private:
   /// Part of a file that is used, per axis.
@@ -70,13 +87,15 @@ class Windows {
   void check(const config::Source& source, const config::Model& model) const;
   /// Narrows the window to tile k of `box`, or to a window at a random place.
   void place_tile(int64_t k, const Box& box, Window& window) const;
-  void place_crop(const AugmentPlace& place, const Box& box, Window& window) const;
+  void place_crop(const AugmentPlace& place, const Box& box, const std::vector<int64_t>& chunk,
+                  Window& window) const;
   bool is_sliced(size_t axis) const { return static_cast<int64_t>(axis) == slice_axis_; }
 
   std::vector<double> region_;
   int64_t slice_axis_ = -1;
   std::vector<int64_t> tile_, crop_;  // per axis of the sample; empty = none
   std::vector<double> overlap_;
+  bool use_all_ = true, aligns_ = false;
   int64_t per_epoch_ = 1;
   size_t axes_ = 0;  // of a file
   bool is_whole_ = true;

@@ -5,9 +5,9 @@
 #include <cctype>
 #include <filesystem>
 
-#include "vitrail/core/atomic_file.h"
 #include "vitrail/core/error.h"
 #include "vitrail/io/image_codecs.h"
+#include "vitrail/io/image_file.h"
 
 namespace vitrail::io {
 namespace {
@@ -30,7 +30,22 @@ Codec detect(std::span<const std::byte> file, const std::string& name) {
                               file.empty() ? "is empty" : "starts with other bytes");
 }
 
+/// Read, not mapped: image folders have many small files, and maps of one process wait for each
+/// other. Valid until the thread's next file.
+std::span<const std::byte> file_bytes(const std::string& path, const ImageLimits& limits) {
+  static thread_local FileBuffer file;
+  return file.read(path, limits.max_file_bytes);
+}
+
 }  // namespace
+
+void check_image_box(const ImageSize& size, const ImageBox& box, const std::string& name) {
+  VT_REQUIRE(DataError,
+             box.x >= 0 && box.y >= 0 && box.width > 0 && box.height > 0 &&
+                 box.width <= size.width - box.x && box.height <= size.height - box.y,
+             "[data] {}: the part {} x {} from {}, {} on must lie inside the image of {} x {}",
+             name, box.width, box.height, box.x, box.y, size.width, size.height);
+}
 
 void check_image_size(const ImageSize& size, const std::string& name, const ImageLimits& limits) {
   const int64_t pixels = int64_t{size.width} * size.height;
@@ -69,10 +84,32 @@ Image decode_image(std::span<const std::byte> file, const std::string& name,
 }
 
 Image read_image(const std::string& path, const ImageLimits& limits) {
-  // Read, not mapped: image folders have many small files, and maps of one process wait for each
-  // other.
-  const std::string file = core::read_file(path, limits.max_file_bytes);
-  return decode_image(std::as_bytes(std::span(file)), path, limits);
+  return decode_image(file_bytes(path, limits), path, limits);
+}
+
+Image decode_image_box(std::span<const std::byte> file, const std::string& name,
+                       const ImageBox& box, const ImageLimits& limits) {
+  if (detect(file, name) == Codec::jpeg) return decode_jpeg_box(file, name, box, limits);
+  const Image whole = decode_png(file, name, limits);
+  check_image_box({whole.width, whole.height, whole.channels}, box, name);
+  Image part = blank_image({box.width, box.height, whole.channels});
+  const auto pixel = static_cast<size_t>(whole.channels);
+  const size_t row = static_cast<size_t>(box.width) * pixel;
+  for (int y = 0; y < box.height; ++y) {
+    const size_t from = static_cast<size_t>(box.y + y) * static_cast<size_t>(whole.width) +
+                        static_cast<size_t>(box.x);
+    std::copy_n(whole.pixels.data() + from * pixel, row,
+                part.pixels.data() + static_cast<size_t>(y) * row);
+  }
+  return part;
+}
+
+Image read_image_box(const std::string& path, const ImageBox& box, const ImageLimits& limits) {
+  return decode_image_box(file_bytes(path, limits), path, box, limits);
+}
+
+ImageSize read_image_size(const std::string& path, const ImageLimits& limits) {
+  return image_size(file_bytes(path, limits), path, limits);
 }
 
 ImageSize image_size(std::span<const std::byte> file, const std::string& name,

@@ -41,9 +41,25 @@ Image decode_image(std::span<const std::byte> file, const std::string& name,
 /// decode_image of a file; whether it is JPEG or PNG does not depend on how it is called.
 Image read_image(const std::string& path, const ImageLimits& limits = {});
 
+/// A part of an image, in pixels from the upper left corner.
+struct ImageBox {
+  int x = 0, y = 0, width = 0, height = 0;
+};
+
+/// The part of what decode_image gives, pixel by pixel the same. A JPEG is decoded no further than
+/// needed: rows above and columns beside the part are only skipped, and what follows it in the file is
+/// not looked at, so that damage there is not met.
+/// throws   DataError unless the part lies inside the image and holds a pixel.
+Image decode_image_box(std::span<const std::byte> file, const std::string& name,
+                       const ImageBox& box, const ImageLimits& limits = {});
+/// decode_image_box of a file.
+Image read_image_box(const std::string& path, const ImageBox& box, const ImageLimits& limits = {});
+
 /// From the header alone; the pixels may still turn out broken.
 ImageSize image_size(std::span<const std::byte> file, const std::string& name,
                      const ImageLimits& limits = {});
+/// image_size of a file.
+ImageSize read_image_size(const std::string& path, const ImageLimits& limits = {});
 
 /// The file's bytes.
 /// throws   Error unless channels is 1 or 3 and pixels has height * width * channels values;

@@ -12,6 +12,8 @@ namespace vitrail::io {
 
 Image decode_jpeg(std::span<const std::byte> file, const std::string& name,
                   const ImageLimits& limits);
+Image decode_jpeg_box(std::span<const std::byte> file, const std::string& name, const ImageBox& box,
+                      const ImageLimits& limits);
 ImageSize jpeg_size(std::span<const std::byte> file, const std::string& name);
 Image decode_png(std::span<const std::byte> file, const std::string& name,
                  const ImageLimits& limits);
@@ -19,6 +21,9 @@ ImageSize png_size(std::span<const std::byte> file, const std::string& name);
 
 /// throws  DataError unless there are pixels and not more than allowed.
 void check_image_size(const ImageSize& size, const std::string& name, const ImageLimits& limits);
+
+/// throws  DataError unless the box lies inside the image and holds a pixel.
+void check_image_box(const ImageSize& size, const ImageBox& box, const std::string& name);
 
 /// With room for all pixels, which are zero.
 Image blank_image(const ImageSize& size);

@@ -1,6 +1,8 @@
+#include <algorithm>
 #include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 
 // libjpeg's header needs stdio first.
 #include <jerror.h>
@@ -106,6 +108,32 @@ class JpegReader {
     if (!fine) core::fail<core::DataError>("[data] {}: broken JPEG: {}", name_, errors_.message);
   }
 
+  /// The part that begins at (x, y) with the sides of `image`.
+  void read_box(Image& image, int x, int y) {
+    info_.out_color_space = image.channels == 1 ? JCS_GRAYSCALE : JCS_RGB;
+    uint8_t* to = image.pixels.data();
+    const auto pixel = static_cast<size_t>(image.channels);
+    const size_t row_bytes = static_cast<size_t>(image.width) * pixel;
+    // At the edges of what is decoded colours are interpolated as at the edges of the image: a block
+    // beyond the part on either side keeps that out of it.
+    const int margin = 2 * DCTSIZE * MAX_SAMP_FACTOR / 2;
+    const int left = std::max(x - margin, 0);
+    const int right = std::min(x + image.width + margin, static_cast<int>(info_.image_width));
+    JDIMENSION first = static_cast<JDIMENSION>(left), width = static_cast<JDIMENSION>(right - left);
+    std::vector<uint8_t> row(static_cast<size_t>(info_.image_width) * pixel);
+    JSAMPROW at = row.data();
+    const bool fine = guarded(errors_, [&] {
+      jpeg_start_decompress(&info_);
+      jpeg_crop_scanline(&info_, &first, &width);
+      if (y > 0) jpeg_skip_scanlines(&info_, static_cast<JDIMENSION>(y));
+      for (int i = 0; i < image.height; ++i, to += row_bytes) {
+        jpeg_read_scanlines(&info_, &at, 1);
+        std::memcpy(to, at + (static_cast<size_t>(x) - first) * pixel, row_bytes);
+      }
+    });
+    if (!fine) core::fail<core::DataError>("[data] {}: broken JPEG: {}", name_, errors_.message);
+  }
+
  private:
   [[noreturn]] void fail_after_cleaning() {
     jpeg_destroy_decompress(&info_);
@@ -165,6 +193,17 @@ Image decode_jpeg(std::span<const std::byte> file, const std::string& name,
   check_image_size(size, name, limits);
   Image image = blank_image(size);
   reader.read(image);
+  return image;
+}
+
+Image decode_jpeg_box(std::span<const std::byte> file, const std::string& name, const ImageBox& box,
+                      const ImageLimits& limits) {
+  JpegReader reader(file, name);
+  const ImageSize size = reader.size();
+  check_image_size(size, name, limits);
+  check_image_box(size, box, name);
+  Image image = blank_image({box.width, box.height, size.channels});
+  reader.read_box(image, box.x, box.y);
   return image;
 }
 

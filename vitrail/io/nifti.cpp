@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cctype>
 #include <cmath>
+#include <filesystem>
+#include <system_error>
 
 #include "vitrail/core/atomic_file.h"
 #include "vitrail/core/error.h"
@@ -80,12 +82,14 @@ class HeaderParser {
     VT_REQUIRE(DataError, bytes_.size() >= layout_.bytes,
                "[data] {}: broken NIfTI: the file ends within its header", name_);
     const auto* magic = reinterpret_cast<const char*>(bytes_.data()) + (is_second_ ? 4 : 344);
-    const bool is_single =
-        magic[0] == 'n' && magic[1] == '+' && magic[2] == (is_second_ ? '2' : '1');
-    VT_REQUIRE(DataError, is_single,
-               "[data] {}: must be a single NIfTI file (magic n+1 or n+2); pairs of .hdr and .img "
-               "and ANALYZE files are not read",
-               name_);
+    const bool is_nifti = magic[0] == 'n' && (magic[1] == '+' || magic[1] == 'i') &&
+                          magic[2] == (is_second_ ? '2' : '1');
+    VT_REQUIRE(
+        DataError, is_nifti,
+        "[data] {}: must be a NIfTI file (magic n+1, n+2, ni1 or ni2); ANALYZE files are not "
+        "read",
+        name_);
+    header_.is_pair = magic[1] == 'i';
   }
 
   void parse_sides() {
@@ -122,12 +126,12 @@ class HeaderParser {
   void parse_offset() {
     const double offset = is_second_ ? static_cast<double>(at<int64_t>(layout_.offset))
                                      : static_cast<double>(at<float>(layout_.offset));
-    const auto least = static_cast<double>(layout_.bytes);
+    const auto least = header_.is_pair ? 0.0 : static_cast<double>(layout_.bytes);
     const auto most = static_cast<double>(limits_.max_file_bytes);
     VT_REQUIRE(DataError, offset == 0 || (offset >= least && offset <= most),
                "[data] {}: broken NIfTI: vox_offset must be {} to {} but is {}", name_, least, most,
                offset);
-    const size_t behind_header = layout_.bytes + 4;
+    const size_t behind_header = header_.is_pair ? 0 : layout_.bytes + 4;
     header_.data_offset =
         offset == 0 ? static_cast<int64_t>(behind_header) : static_cast<int64_t>(offset);
   }
@@ -172,7 +176,7 @@ class HeaderParser {
 };
 
 template <class T>
-void convert(const std::byte* from, const NiftiHeader& header, std::vector<float>& values) {
+void convert(const std::byte* from, const NiftiHeader& header, std::span<float> values) {
   const bool is_scaled = header.slope != 1 || header.intercept != 0;
   for (float& value : values) {
     const auto stored = static_cast<double>(load_value<T>(from, header.is_big_endian));
@@ -181,7 +185,7 @@ void convert(const std::byte* from, const NiftiHeader& header, std::vector<float
   }
 }
 
-void convert_any(const std::byte* from, const NiftiHeader& header, std::vector<float>& values) {
+void convert_any(const std::byte* from, const NiftiHeader& header, std::span<float> values) {
   switch (header.datatype) {
     case 2:
       return convert<uint8_t>(from, header, values);
@@ -212,13 +216,93 @@ int64_t count(const NiftiHeader& header) {
   return header.sides[0] * header.sides[1] * header.sides[2] * header.channels;
 }
 
+struct NiftiBox {
+  std::array<int64_t, 3> origin, sides;
+};
+
+NiftiBox whole(const NiftiHeader& header) {
+  return {{0, 0, 0}, {header.sides[0], header.sides[1], header.sides[2]}};
+}
+
+/// `data` is the file that holds the values, gzipped or not.
+std::vector<float> decode_values(std::span<const std::byte> data, const NiftiHeader& header,
+                                 const NiftiBox& box, const std::string& name) {
+  // At most 2^34 + 2^31 * 8: the limits keep it far from overflow.
+  const int64_t each = bytes_of(header.datatype), bytes = count(header) * each;
+  const auto needed = static_cast<size_t>(header.data_offset + bytes);
+  std::string unpacked;
+  if (is_gzip(data)) {
+    unpacked = unpack_prefix(data, needed, name);
+    data = std::as_bytes(std::span(unpacked));
+  }
+  VT_REQUIRE(
+      DataError, data.size() >= needed,
+      "[data] {}: broken NIfTI: {} values of {} bytes end at byte {} but the file ends at {}", name,
+      count(header), each, needed, data.size());
+  const auto [depth, height, width] = box.sides;
+  std::vector<float> values(static_cast<size_t>(header.channels * depth * height * width));
+  const std::byte* first = data.data() + header.data_offset;
+  float* to = values.data();
+  for (int64_t c = 0; c < header.channels; ++c)
+    for (int64_t z = box.origin[0]; z < box.origin[0] + depth; ++z)
+      for (int64_t y = box.origin[1]; y < box.origin[1] + height; ++y, to += width) {
+        const int64_t row = (c * header.sides[0] + z) * header.sides[1] + y;
+        const int64_t at = row * header.sides[2] + box.origin[2];
+        convert_any(first + at * each, header, {to, static_cast<size_t>(width)});
+      }
+  return values;
+}
+
+void check_file_size(std::span<const std::byte> file, const std::string& name,
+                     const NiftiLimits& limits) {
+  VT_REQUIRE(DataError, static_cast<int64_t>(file.size()) <= limits.max_file_bytes,
+             "[data] {}: must have at most {} bytes but has {}", name, limits.max_file_bytes,
+             file.size());
+}
+
+std::string lower_case(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char letter) { return static_cast<char>(std::tolower(letter)); });
+  return text;
+}
+
+/// The file with the values of a pair, beside its header.
+std::string image_path(const std::string& header_path) {
+  const std::string stem = header_path.substr(0, header_path.size() - 4);
+  std::error_code unknown;
+  for (const char* extension : {".img", ".IMG", ".img.gz", ".IMG.GZ"})
+    if (std::filesystem::exists(stem + extension, unknown)) return stem + extension;
+  core::fail<core::DataError>("[data] {}: a pair's values must lie beside it in {}.img or .img.gz",
+                              header_path, stem);
+}
+
+/// `choose` gives the box once the header is known.
+template <class Choose>
+NiftiVolume read_part(const std::string& path, const NiftiLimits& limits, const Choose& choose) {
+  const core::MappedFile file(path);
+  check_file_size(file.bytes(), path, limits);
+  NiftiVolume volume{parse_nifti_header(file.bytes(), path, limits), {}};
+  const NiftiBox box = choose(volume.header);
+  if (!volume.header.is_pair) {
+    volume.values = decode_values(file.bytes(), volume.header, box, path);
+    return volume;
+  }
+  VT_REQUIRE(DataError, lower_case(path).ends_with(".hdr"),
+             "[data] {}: the header of a pair must be called .hdr", path);
+  const std::string image = image_path(path);
+  const core::MappedFile data(image);
+  check_file_size(data.bytes(), image, limits);
+  volume.values = decode_values(data.bytes(), volume.header, box, image);
+  return volume;
+}
+
 }  // namespace
 
+bool is_plain_nifti(const std::string& path) { return lower_case(path).ends_with(".nii"); }
+
 bool has_nifti_extension(const std::string& path) {
-  std::string lower = path;
-  std::transform(lower.begin(), lower.end(), lower.begin(),
-                 [](unsigned char letter) { return static_cast<char>(std::tolower(letter)); });
-  return lower.ends_with(".nii") || lower.ends_with(".nii.gz");
+  const std::string lower = lower_case(path);
+  return lower.ends_with(".nii") || lower.ends_with(".nii.gz") || lower.ends_with(".hdr");
 }
 
 NiftiHeader parse_nifti_header(std::span<const std::byte> file, const std::string& name,
@@ -229,25 +313,11 @@ NiftiHeader parse_nifti_header(std::span<const std::byte> file, const std::strin
 
 NiftiVolume decode_nifti(std::span<const std::byte> file, const std::string& name,
                          const NiftiLimits& limits) {
-  VT_REQUIRE(DataError, static_cast<int64_t>(file.size()) <= limits.max_file_bytes,
-             "[data] {}: must have at most {} bytes but has {}", name, limits.max_file_bytes,
-             file.size());
+  check_file_size(file, name, limits);
   NiftiVolume volume{parse_nifti_header(file, name, limits), {}};
-  const NiftiHeader& header = volume.header;
-  // At most 2^34 + 2^31 * 8: the limits keep it far from overflow.
-  const int64_t bytes = count(header) * bytes_of(header.datatype);
-  const auto needed = static_cast<size_t>(header.data_offset + bytes);
-  std::string unpacked;
-  if (is_gzip(file)) {
-    unpacked = unpack_prefix(file, needed, name);
-    file = std::as_bytes(std::span(unpacked));
-  }
-  VT_REQUIRE(
-      DataError, file.size() >= needed,
-      "[data] {}: broken NIfTI: {} values of {} bytes end at byte {} but the file ends at {}", name,
-      count(header), bytes_of(header.datatype), needed, file.size());
-  volume.values.resize(static_cast<size_t>(count(header)));
-  convert_any(file.data() + header.data_offset, header, volume.values);
+  VT_REQUIRE(DataError, !volume.header.is_pair,
+             "[data] {}: is the header of a pair, whose values lie in another file", name);
+  volume.values = decode_values(file, volume.header, whole(volume.header), name);
   return volume;
 }
 
@@ -257,8 +327,23 @@ NiftiHeader read_nifti_header(const std::string& path, const NiftiLimits& limits
 }
 
 NiftiVolume read_nifti(const std::string& path, const NiftiLimits& limits) {
-  const core::MappedFile file(path);
-  return decode_nifti(file.bytes(), path, limits);
+  return read_part(path, limits, whole);
+}
+
+NiftiVolume read_nifti_box(const std::string& path, std::span<const int64_t> origin,
+                           std::span<const int64_t> sides, const NiftiLimits& limits) {
+  VT_CHECK(origin.size() == 3 && sides.size() == 3, "[nifti] a box must have three axes");
+  return read_part(path, limits, [&](const NiftiHeader& header) {
+    NiftiBox box{};
+    for (size_t axis = 0; axis < 3; ++axis) {
+      VT_CHECK(
+          origin[axis] >= 0 && sides[axis] >= 0 && sides[axis] <= header.sides[axis] - origin[axis],
+          "[nifti] {}: a box must lie inside the volume", path);
+      box.origin[axis] = origin[axis];
+      box.sides[axis] = sides[axis];
+    }
+    return box;
+  });
 }
 
 }  // namespace vitrail::io

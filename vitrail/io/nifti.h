@@ -1,9 +1,10 @@
 #pragma once
-/// NIfTI-1 and NIfTI-2 volumes, .nii and .nii.gz.
+/// NIfTI-1 and NIfTI-2 volumes: .nii, .nii.gz, and pairs of .hdr and .img.
 ///
-/// Format   https://nifti.nimh.nih.gov: single files ("n+1", "n+2"), both byte orders, integers of 8
-///          to 64 bits and floats of 32 and 64 bits, with scl_slope and scl_inter. Refused: pairs of
-///          .hdr and .img, complex, colour, bit and 128-bit values.
+/// Format   https://nifti.nimh.nih.gov: single files ("n+1", "n+2") and pairs ("ni1", "ni2", the
+///          values in the .img or .img.gz beside the .hdr), both byte orders, integers of 8 to 64
+///          bits and floats of 32 and 64 bits, with scl_slope and scl_inter. Refused: ANALYZE,
+///          complex, colour, bit and 128-bit values (they have no counterpart here).
 /// Shapes   sides [D, H, W] = [dim3, dim2, dim1]: the file's fastest axis x is the last. Axes four and
 ///          on (time, vectors) are channels, channel first.
 /// Errors   DataError naming the file. Sizes are checked against the limits and the file's length
@@ -39,6 +40,7 @@ struct NiftiGeometry {
 
 struct NiftiHeader {
   int version = 1;
+  bool is_pair = false;  // the values lie in another file
   bool is_big_endian = false;
   std::vector<int64_t> sides;  // [D, H, W]; 1 for axes that the file lacks
   int64_t channels = 1;
@@ -58,8 +60,11 @@ struct NiftiLimits {
   int64_t max_file_bytes = int64_t{1} << 34;
 };
 
-/// .nii or .nii.gz in capitals or not.
+/// .nii, .nii.gz or .hdr (of a pair) in capitals or not.
 bool has_nifti_extension(const std::string& path);
+
+/// .nii: boxes are read from a map of the file, without the rest of it.
+bool is_plain_nifti(const std::string& path);
 
 /// `file` is the whole file, gzipped or not (told by its first bytes).
 NiftiHeader parse_nifti_header(std::span<const std::byte> file, const std::string& name,
@@ -70,6 +75,11 @@ NiftiVolume decode_nifti(std::span<const std::byte> file, const std::string& nam
 /// The same for a file on disk; the header alone reads little of it.
 NiftiHeader read_nifti_header(const std::string& path, const NiftiLimits& limits = {});
 NiftiVolume read_nifti(const std::string& path, const NiftiLimits& limits = {});
+
+/// A part of the file: [C, sides...] from `origin` on, three entries each, inside the volume. A
+/// packed file is unpacked up to its end.
+NiftiVolume read_nifti_box(const std::string& path, std::span<const int64_t> origin,
+                           std::span<const int64_t> sides, const NiftiLimits& limits = {});
 
 /// A gzipped NIfTI-1 file of [D, H, W] values, written atomically, with another volume's geometry.
 /// throws   Error unless there is one value per voxel and every side is at most 32767.

@@ -10,6 +10,7 @@
 #include "vitrail/core/mapped_file.h"
 #include "vitrail/core/text.h"
 #include "vitrail/io/npy_header.h"
+#include "vitrail/io/raw.h"
 
 namespace vitrail::io {
 namespace {
@@ -31,15 +32,17 @@ constexpr std::array kTypeCodes = {
     TypeCode{DType::i8, "i1"},  TypeCode{DType::u64, "u8"}, TypeCode{DType::u32, "u4"},
     TypeCode{DType::u16, "u2"}, TypeCode{DType::u8, "u1"},  TypeCode{DType::boolean, "b1"}};
 
-DType parse_type(std::string_view descr, const std::string& name) {
+RawType parse_type(std::string_view descr, const std::string& name) {
   const char order = descr.empty() ? ' ' : descr.front();
-  for (const TypeCode& known : kTypeCodes)
-    if (!descr.empty() && descr.substr(1) == known.code &&
-        (order == '<' ||
-         ((order == '|' || order == '=' || order == '>') && core::size_bytes(known.dtype) == 1)))
-      return known.dtype;
+  for (const TypeCode& known : kTypeCodes) {
+    if (descr.empty() || descr.substr(1) != known.code) continue;
+    const bool is_byte = core::size_bytes(known.dtype) == 1;
+    if (order == '<' || order == '>' || ((order == '|' || order == '=') && is_byte))
+      return {known.dtype, order == '>' && !is_byte};
+  }
   fail<DataError>(
-      "[data] {}: must hold little-endian plain numbers but has type '{}'; save it with .astype",
+      "[data] {}: must hold booleans, integers or floats of 16 to 64 bits but has type '{}'; save "
+      "it with .astype",
       name, core::printable(descr));
 }
 
@@ -77,14 +80,10 @@ NpyFile NpyFile::parse(std::span<const std::byte> file, const std::string& name)
   const auto [text, start] = header_text(file, name);
   NpyHeader header = parse_npy_header(text, name);
   NpyFile result;
-  result.dtype_ = parse_type(header.descr, name);
-  int64_t bytes = 0;
-  try {
-    bytes = core::checked_mul(core::checked_product(header.shape, "the number of values"),
-                              core::size_bytes(result.dtype_), "the number of bytes");
-  } catch (const core::Error& error) {
-    fail<DataError>("[data] {}: {}", name, error.what());
-  }
+  const RawType type = parse_type(header.descr, name);
+  result.dtype_ = type.dtype;
+  result.is_big_endian_ = type.is_big_endian;
+  const int64_t bytes = raw_bytes({type, header.shape, 0, false}, name);
   VT_REQUIRE(DataError, static_cast<uint64_t>(bytes) == file.size() - start,
              "[data] {}: must hold {} bytes of values but holds {}", name, bytes,
              file.size() - start);
@@ -99,6 +98,19 @@ NpyFile NpyFile::open(const std::string& path) {
   NpyFile file = parse(map->bytes(), path);
   file.map_ = std::move(map);
   return file;
+}
+
+std::unique_ptr<ArrayFile> parse_npy(std::span<const std::byte> file,
+                                     std::shared_ptr<const void> owner, const std::string& name) {
+  const NpyFile npy = NpyFile::parse(file, name);
+  RawLayout layout{{npy.dtype(), npy.is_big_endian()}, npy.shape(), 0, npy.fortran_order()};
+  return std::make_unique<RawArray>(npy.bytes(), std::move(owner), std::move(layout), name);
+}
+
+std::unique_ptr<ArrayFile> open_npy(const std::string& path) {
+  auto map = std::make_shared<const core::MappedFile>(path);
+  const std::span<const std::byte> bytes = map->bytes();
+  return parse_npy(bytes, std::move(map), path);
 }
 
 void write_npy(const std::string& path, DType dtype, std::span<const int64_t> shape,

@@ -1,7 +1,8 @@
 #pragma once
 /// NumPy's .npy files: one array of plain numbers.
 ///
-/// Format   numpy.lib.format versions 1 to 3, little-endian (or one byte wide).
+/// Format   numpy.lib.format versions 1 to 3; booleans, integers and floats of 16 to 64 bits in both
+///          byte orders and both orders of axes. Refused: complex, text, objects, records.
 /// Errors   DataError naming the file.
 
 #include <cstddef>
@@ -11,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "vitrail/core/dtype.h"
+#include "vitrail/io/array.h"
 
 namespace vitrail::core {
 class MappedFile;
@@ -27,6 +28,8 @@ class NpyFile {
   static NpyFile parse(std::span<const std::byte> file, const std::string& name);
 
   core::DType dtype() const { return dtype_; }
+  /// True: bytes() are in the other order than the machine's.
+  bool is_big_endian() const { return is_big_endian_; }
   const std::vector<int64_t>& shape() const { return shape_; }
   /// True: the first axis varies fastest.
   bool fortran_order() const { return fortran_order_; }
@@ -37,9 +40,16 @@ class NpyFile {
   std::shared_ptr<const core::MappedFile> map_;
   std::span<const std::byte> data_;
   core::DType dtype_ = core::DType::f32;
+  bool is_big_endian_ = false;
   std::vector<int64_t> shape_;
   bool fortran_order_ = false;
 };
+
+/// The same as an array of which boxes are read; the file is mapped.
+std::unique_ptr<ArrayFile> open_npy(const std::string& path);
+/// For a file in memory, which `owner` keeps (null: the caller does).
+std::unique_ptr<ArrayFile> parse_npy(std::span<const std::byte> file,
+                                     std::shared_ptr<const void> owner, const std::string& name);
 
 /// Writes a row-major array atomically.
 /// throws   Error for bf16, which NumPy does not know, and for a negative size.

@@ -1,3 +1,6 @@
+#include "vitrail/io/png.h"
+
+#include <bit>
 #include <csetjmp>
 #include <cstdio>
 #include <cstring>
@@ -95,22 +98,28 @@ class PngReader {
                promised, file_bytes_);
   }
 
-  void read(Image& image) {
-    const size_t row_bytes = static_cast<size_t>(image.width) * static_cast<size_t>(image.channels);
-    uint8_t* const pixels = image.pixels.data();
+  int bit_depth() const { return png_get_bit_depth(png_, info_); }
+
+  /// Fills `size` with values of 8 bits or, of a deep image, of 16 in the machine's byte order.
+  void read(const ImageSize& size, bool is_deep, uint8_t* pixels) {
+    const size_t row_bytes =
+        static_cast<size_t>(size.width) * static_cast<size_t>(size.channels) * (is_deep ? 2 : 1);
     bool wrong_size = false;
     const bool fine = guarded(png_, [&] {
-      png_set_scale_16(png_);
+      if (is_deep)
+        png_set_swap(png_);  // PNG is big-endian
+      else
+        png_set_scale_16(png_);
       png_set_packing(png_);
       png_set_palette_to_rgb(png_);
-      if (image.channels == 1) png_set_expand_gray_1_2_4_to_8(png_);
+      if (size.channels == 1) png_set_expand_gray_1_2_4_to_8(png_);
       png_set_strip_alpha(png_);
       const int passes = png_set_interlace_handling(png_);
       png_read_update_info(png_, info_);
       wrong_size = png_get_rowbytes(png_, info_) != row_bytes;
       if (wrong_size) return;
       for (int pass = 0; pass < passes; ++pass)
-        for (int y = 0; y < image.height; ++y)
+        for (int y = 0; y < size.height; ++y)
           png_read_row(png_, pixels + static_cast<size_t>(y) * row_bytes, nullptr);
       png_read_end(png_, nullptr);
     });
@@ -171,7 +180,29 @@ Image decode_png(std::span<const std::byte> file, const std::string& name,
   check_image_size(size, name, limits);
   reader.check_expansion();
   Image image = blank_image(size);
-  reader.read(image);
+  reader.read(size, false, image.pixels.data());
+  return image;
+}
+
+bool is_deep_png(std::span<const std::byte> file) {
+  constexpr size_t kBitDepth = 24;  // behind signature, chunk header, width and height
+  return file.size() > kBitDepth && file[0] == std::byte{0x89} && file[1] == std::byte{'P'} &&
+         file[kBitDepth] == std::byte{16};
+}
+
+DeepImage decode_deep_png(std::span<const std::byte> file, const std::string& name,
+                          const ImageLimits& limits) {
+  static_assert(std::endian::native == std::endian::little);
+  PngReader reader(file, name);
+  VT_REQUIRE(DataError, reader.bit_depth() == 16, "[data] {}: must have 16 bits a value but has {}",
+             name, reader.bit_depth());
+  const ImageSize size = reader.size();
+  check_image_size(size, name, limits);
+  reader.check_expansion();
+  DeepImage image{size.width, size.height, size.channels, {}};
+  image.pixels.resize(static_cast<size_t>(size.width) * static_cast<size_t>(size.height) *
+                      static_cast<size_t>(size.channels));
+  reader.read(size, true, reinterpret_cast<uint8_t*>(image.pixels.data()));
   return image;
 }
 

@@ -85,29 +85,50 @@ at::Tensor log_p_of_truth(const Pixels& pixels, const at::Tensor& log_p_BCN) {
   return at::where(pixels.truth_BCN, log_p_BCN, 0.0).sum(1);
 }
 
-at::Tensor cross_entropy(const Pixels& pixels, const config::Model& options) {
+/// A mean as its two sums.
+struct Ratio {
+  at::Tensor sum, total;
+
+  at::Tensor value() const { return sum / at::where(total > 0, total, 1.0); }
+};
+
+/// share_B (undefined = 1) weighs the samples of every sum.
+at::Tensor shared(const at::Tensor& x_BN, const at::Tensor& share_B) {
+  return share_B.defined() ? x_BN * share_B.unsqueeze(1) : x_BN;
+}
+
+Ratio cross_entropy_sums(const Pixels& pixels, const config::Model& options,
+                         const at::Tensor& log_p_BCN, const at::Tensor& share_B = {}) {
   const at::Tensor weight_C = class_weights(pixels, options);
-  const at::Tensor weight_BN = pixel_weights(pixels, weight_C);
-  const at::Tensor log_p_BCN = at::log_softmax(pixels.logits_BCN, 1);
+  const at::Tensor weight_BN = shared(pixel_weights(pixels, weight_C), share_B);
   at::Tensor sum = -(log_p_of_truth(pixels, log_p_BCN) * weight_BN).sum();
   if (const double smoothing = options.label_smoothing; smoothing > 0) {
     const at::Tensor of_classes_BCN =
         weight_C.defined() ? log_p_BCN * weight_C.unsqueeze(1) : log_p_BCN;
-    const at::Tensor smooth = -(of_classes_BCN.sum(1) * pixels.counts_BN).sum();
+    const at::Tensor smooth = -(of_classes_BCN.sum(1) * shared(pixels.counts_BN, share_B)).sum();
     sum = (1.0 - smoothing) * sum + smoothing / log_p_BCN.size(1) * smooth;
   }
-  const at::Tensor total = weight_BN.sum();
-  return sum / at::where(total > 0, total, 1.0);
+  return {sum, weight_BN.sum()};
 }
 
-at::Tensor focal(const Pixels& pixels, const config::Model& options) {
+at::Tensor cross_entropy(const Pixels& pixels, const config::Model& options) {
+  return cross_entropy_sums(pixels, options, at::log_softmax(pixels.logits_BCN, 1)).value();
+}
+
+Ratio focal_sums(const Pixels& pixels, const config::Model& options,
+                 const at::Tensor& share_B = {}) {
   const at::Tensor log_p_BN = log_p_of_truth(pixels, at::log_softmax(pixels.logits_BCN, 1));
   // 1 - p without cancellation. At p = 1 a root of it has no derivative, hence the floor.
   const at::Tensor miss_BN = (-log_p_BN.expm1()).clamp_min(kSmallestMiss);
   const at::Tensor loss_BN = -miss_BN.pow(options.focal_gamma) * log_p_BN;
-  const at::Tensor weight_BN = pixel_weights(pixels, class_weights(pixels, options));
-  return (loss_BN * weight_BN).sum() /
-         pixels.counts_BN.sum().clamp_min(1).to(loss_BN.scalar_type());
+  const at::Tensor weight_BN =
+      shared(pixel_weights(pixels, class_weights(pixels, options)), share_B);
+  const at::Tensor counts_BN = pixels.counts_BN.to(loss_BN.scalar_type());
+  return {(loss_BN * weight_BN).sum(), shared(counts_BN, share_B).sum()};
+}
+
+at::Tensor focal(const Pixels& pixels, const config::Model& options) {
+  return focal_sums(pixels, options).value();
 }
 
 /// What all Dice losses are made of, sums over the pixels that count.
@@ -169,6 +190,26 @@ at::Tensor classification_loss(const at::Tensor& logits_BC, const at::Tensor& la
   unknown(options, "cross_entropy or focal");
 }
 
+at::Tensor classification_loss(const at::Tensor& logits_BC, const MixedLabel& label,
+                               const config::Model& options) {
+  if (!label.other_B.defined()) return classification_loss(logits_BC, label.label_B, options);
+  const Pixels own = pixels_of(logits_BC, label.label_B),
+               other = pixels_of(logits_BC, label.other_B);
+  const at::Tensor share_B = label.share_B.to(own.logits_BCN.scalar_type());
+  Ratio first, second;
+  if (options.loss == "cross_entropy") {
+    const at::Tensor log_p_BCN = at::log_softmax(own.logits_BCN, 1);
+    first = cross_entropy_sums(own, options, log_p_BCN, share_B);
+    second = cross_entropy_sums(other, options, log_p_BCN, 1.0 - share_B);
+  } else if (options.loss == "focal") {
+    first = focal_sums(own, options, share_B);
+    second = focal_sums(other, options, 1.0 - share_B);
+  } else {
+    unknown(options, "cross_entropy or focal");
+  }
+  return Ratio{first.sum + second.sum, first.total + second.total}.value();
+}
+
 at::Tensor segmentation_loss(const at::Tensor& logits, const at::Tensor& label,
                              const config::Model& options) {
   const Pixels pixels = pixels_of(logits, label);
@@ -179,6 +220,17 @@ at::Tensor segmentation_loss(const at::Tensor& logits, const at::Tensor& label,
   if (options.loss == "dice_focal") return dice(pixels) + focal(pixels, options);
   if (options.loss == "generalized_dice") return generalized_dice(pixels);
   unknown(options, "cross_entropy, focal, dice, dice_ce, dice_focal or generalized_dice");
+}
+
+at::Tensor values_loss(const at::Tensor& prediction, const at::Tensor& target) {
+  VT_CHECK(prediction.sizes().equals(target.sizes()),
+           "[loss] prediction and target must be alike but got [{}] and [{}]",
+           fmt::join(prediction.sizes(), ", "), fmt::join(target.sizes(), ", "));
+  const at::Tensor counts = target.isnan().logical_not();
+  // A difference with NaN would send NaN back, whatever is made of it afterwards.
+  const at::Tensor wide = at_least_float(prediction);
+  const at::Tensor known = at::where(counts, target.to(wide.scalar_type()), wide.detach());
+  return (wide - known).square().sum() / counts.sum().clamp_min(1);
 }
 
 at::Tensor reconstruction_loss(const at::Tensor& prediction_BLS, const at::Tensor& target_BLS,

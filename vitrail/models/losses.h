@@ -26,6 +26,16 @@ namespace vitrail::models {
 at::Tensor classification_loss(const at::Tensor& logits_BC, const at::Tensor& label_B,
                                const config::Model& options);
 
+/// Labels of mixed samples (data::Batch): `share_B` of label_B and the rest of other_B.
+struct MixedLabel {
+  at::Tensor label_B, other_B;  // int64; other_B undefined = none is mixed
+  at::Tensor share_B;           // float in [0, 1]
+};
+/// classification_loss with both labels of every sample in its sums, weighted by their shares: without
+/// class weights torch's cross_entropy of the mixed probabilities.
+at::Tensor classification_loss(const at::Tensor& logits_BC, const MixedLabel& label,
+                               const config::Model& options);
+
 /// logits [B, C, sides...], label int64 [B, sides...]; 2-D, 3-D or any other number of sides.
 ///
 /// cross_entropy     as above, over all pixels of the batch.
@@ -47,6 +57,11 @@ at::Tensor classification_loss(const at::Tensor& logits_BC, const at::Tensor& la
 /// throws as classification_loss.
 at::Tensor segmentation_loss(const at::Tensor& logits, const at::Tensor& label,
                              const config::Model& options);
+
+/// prediction and target alike, [B, V] or [B, V, sides...]: mean of (prediction - target)^2 over the
+/// values whose target is a number; NaN counts nowhere.
+/// throws Error naming both shapes.
+at::Tensor values_loss(const at::Tensor& prediction, const at::Tensor& target);
 
 /// prediction and target [B, L, S], mask [B, L] with 1 = hidden.
 ///

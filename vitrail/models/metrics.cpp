@@ -55,8 +55,10 @@ std::unique_ptr<Tally> make_tally(Task task, const config::Model& options,
       return std::make_unique<ReconstructionTally>(options, scale);
     case Task::denoising:
       return std::make_unique<DenoisingTally>();
+    case Task::regression:
+      return std::make_unique<RegressionTally>();
   }
-  core::fail("[metrics] a task must be one of four but got {}", static_cast<int>(task));
+  core::fail("[metrics] a task must be one of five but got {}", static_cast<int>(task));
 }
 
 ClassificationTally::ClassificationTally(int64_t num_classes)

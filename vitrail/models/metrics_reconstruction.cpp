@@ -33,6 +33,14 @@ enum Sum : size_t {
   kReconstructionSums
 };
 enum NoiseSum : size_t { kNoiseLoss = 1, kNoiseValues, kNoiseError, kNoise, kNoise2, kNoiseSums };
+enum ValueSum : size_t {
+  kValueCount = 1,
+  kValueError,     // of squares
+  kValueDistance,  // of absolute values
+  kValue,
+  kValue2,
+  kValueSums
+};
 
 using Pictures = ReconstructionTally::Pictures;
 
@@ -210,6 +218,37 @@ MetricList DenoisingTally::metrics() const {
   if (const double values = sums_[kNoiseValues]; values > 0)
     list.emplace_back("r2", explained(sums_[kNoiseError], values, sums_[kNoise], sums_[kNoise2]));
   return list;
+}
+
+RegressionTally::RegressionTally() : Tally(kValueSums) {}
+
+void RegressionTally::add(const data::Batch& batch, const Output& output) {
+  const at::NoGradGuard no_grad;
+  if (!batch.label.defined() || batch.size() == 0) return;
+  VT_CHECK(batch.label.sizes().equals(output.output.sizes()),
+           "[metrics] a prediction must be [{}] like the label but got [{}]",
+           fmt::join(batch.label.sizes(), ", "), fmt::join(output.output.sizes(), ", "));
+  sums_[kSamples] += static_cast<double>(batch.size());
+  for (int64_t i = 0; i < batch.size(); ++i) {
+    const at::Tensor counts = batch.label[i].isnan().logical_not();
+    const at::Tensor truth = batch.label[i].masked_select(counts).to(at::kDouble);
+    const at::Tensor error =
+        output.output[i].masked_select(counts).to(at::kDouble) - truth;
+    sums_[kValueCount] += static_cast<double>(truth.numel());
+    sums_[kValueError] += total(error.square());
+    sums_[kValueDistance] += total(error.abs());
+    sums_[kValue] += total(truth);
+    sums_[kValue2] += total(truth.square());
+  }
+}
+
+MetricList RegressionTally::metrics() const {
+  const double values = sums_[kValueCount] > 0 ? sums_[kValueCount] : kNone;
+  const double loss = sums_[kValueError] / values;
+  return {{"loss", loss},
+          {"rmse", std::sqrt(loss)},
+          {"mae", sums_[kValueDistance] / values},
+          {"r2", explained(sums_[kValueError], values, sums_[kValue], sums_[kValue2])}};
 }
 
 }  // namespace vitrail::models

@@ -1,5 +1,5 @@
 #pragma once
-/// How well hidden patches, or noise, were predicted.
+/// How well hidden patches, noise or real values were predicted.
 
 #include "vitrail/models/metrics.h"
 
@@ -47,6 +47,15 @@ class ReconstructionTally : public Tally {
 class DenoisingTally : public Tally {
  public:
   DenoisingTally();
+  void add(const data::Batch& batch, const Output& output) override;
+  MetricList metrics() const override;
+};
+
+/// loss (mean squared error), rmse, mae (mean absolute error) and r2 over all values whose target is
+/// a number.
+class RegressionTally : public Tally {
+ public:
+  RegressionTally();
   void add(const data::Batch& batch, const Output& output) override;
   MetricList metrics() const override;
 };

@@ -17,10 +17,11 @@
 namespace vitrail::models {
 
 /// What a model is trained for; decides loss, metrics and pictures.
-enum class Task { classification, reconstruction, segmentation, denoising };
+/// regression: real values of a sample (vit) or of every pixel (unetr, sap), with model.loss mse.
+enum class Task { classification, reconstruction, segmentation, denoising, regression };
 
 struct Output {
-  at::Tensor output;  // vit: logits [B, classes]; mae: prediction [B, L, S]; unetr, sap: logits
+  at::Tensor output;  // vit: logits (values) [B, classes]; mae: prediction [B, L, S]; unetr, sap: logits
                       // [B, classes, sides...]; diffusion: predicted noise like the image; fp32
   at::Tensor
       loss;  // scalar fp32, mean over the batch; undefined when the batch lacks what it needs

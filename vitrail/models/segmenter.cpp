@@ -13,8 +13,8 @@
 namespace vitrail::models {
 namespace {
 
-constexpr std::array kLosses{"cross_entropy", "dice",  "dice_ce",
-                             "dice_focal",    "focal", "generalized_dice"};
+constexpr std::array kLosses{"cross_entropy", "dice",  "dice_ce",         "dice_focal",
+                             "focal",         "generalized_dice", "mse"};
 
 /// Before the encoder allocates anything.
 const config::Model& checked(const config::Model& options) {
@@ -23,10 +23,11 @@ const config::Model& checked(const config::Model& options) {
              "[config] {} gives a class to every place and has none for class or register tokens, "
              "but model.class_token is {} and model.register_tokens {}; set them to false and 0",
              kind, options.class_token, options.register_tokens);
-  VT_REQUIRE(ConfigError, options.num_classes >= 2,
-             "[config] model.num_classes must be at least 2 for {} but got {}; the background is a "
-             "class too",
-             kind, options.num_classes);
+  const bool of_values = options.loss == "mse";
+  VT_REQUIRE(ConfigError, options.num_classes >= (of_values ? 1 : 2),
+             "[config] model.num_classes must be at least {} for {} but got {}{}",
+             of_values ? 1 : 2, kind, options.num_classes,
+             of_values ? "" : "; the background is a class too");
   bool known = false;
   for (const char* loss : kLosses) known |= options.loss == loss;
   VT_REQUIRE(ConfigError, known, "[config] model.loss must be one of {} for {} but got {}",
@@ -63,7 +64,9 @@ std::vector<UnitSpec> Segmenter::units() {
 
 Output Segmenter::finish(Output out, const at::Tensor& logits, const at::Tensor& label) const {
   out.output = logits.to(ops::statistics_type(logits.scalar_type()));
-  if (label.defined()) out.loss = segmentation_loss(out.output, label, options_);
+  if (!label.defined()) return out;
+  out.loss = options_.loss == "mse" ? values_loss(out.output, label)
+                                    : segmentation_loss(out.output, label, options_);
   return out;
 }
 

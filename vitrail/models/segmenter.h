@@ -1,5 +1,5 @@
 #pragma once
-/// What UNETR and SAP share: an encoder without prefix tokens, a decoder of one unit, a class for every place.
+/// What UNETR and SAP share: an encoder without prefix tokens, a decoder of one unit, a class, or real values, for every place.
 ///
 /// Shapes   B batch, L patches or leaves, D width, k axes.
 
@@ -13,9 +13,11 @@ namespace vitrail::models {
 
 class Segmenter : public EncoderModel {
  public:
-  /// throws ConfigError for prefix tokens, fewer than two classes, or a loss that is not one of segmentation.
+  /// throws ConfigError for prefix tokens, fewer than two classes (one value), or a loss of another kind of model.
   explicit Segmenter(const config::Model& options);
-  Task task() const override { return Task::segmentation; }
+  Task task() const override {
+    return options_.loss == "mse" ? Task::regression : Task::segmentation;
+  }
   /// The encoder's units, then "decoder".
   std::vector<UnitSpec> units() override;
 
@@ -23,7 +25,7 @@ class Segmenter : public EncoderModel {
   int64_t axes() const { return static_cast<int64_t>(options_.image_size.size()); }
   bool adaptive() const { return options_.adaptive.fixed_length > 0; }
   at::ScalarType dtype() const { return encoder_->tokenizer().dtype(); }
-  /// Logits in fp32 (fp64 stays) and their loss when there are labels.
+  /// Logits or values in fp32 (fp64 stays) and their loss when there are labels.
   Output finish(Output out, const at::Tensor& logits, const at::Tensor& label) const;
   /// Forward and backward of the decoder: six operations per multiply-add, in addition to the encoder's.
   double with_decoder(double multiply_adds) const {

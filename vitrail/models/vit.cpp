@@ -66,7 +66,9 @@ at::Tensor Vit::pool(const at::Tensor& x_BTD, const at::Tensor& key_mask_BT) con
 }
 
 at::Tensor Vit::loss(const at::Tensor& logits, const at::Tensor& label) const {
-  if (!head_ || !label.defined() || logits.dim() != 2 || label.dim() != 1) return {};
+  if (!head_ || !label.defined() || logits.dim() != 2) return {};
+  if (options_.loss == "mse") return values_loss(logits, label);
+  if (label.dim() != 1) return {};
   return classification_loss(logits, label, options_);
 }
 

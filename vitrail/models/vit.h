@@ -39,7 +39,9 @@ class Vit : public EncoderModel {
   /// throws ConfigError when the options contradict each other.
   explicit Vit(const config::Model& options);
 
-  Task task() const override { return Task::classification; }
+  Task task() const override {
+    return options_.loss == "mse" ? Task::regression : Task::classification;
+  }
   /// output: logits [B, classes] (pool none: [B, T, classes]; num_classes 0: features); loss: model.loss over the
   /// samples whose label is not -1. Padding leaves are in no pool.
   Output forward(const data::Batch& batch, const nn::Draws& draws,

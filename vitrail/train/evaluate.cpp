@@ -10,6 +10,7 @@
 
 #include "vitrail/core/error.h"
 #include "vitrail/data/reader.h"
+#include "vitrail/data/statistics.h"
 #include "vitrail/parallel/device.h"
 #include "vitrail/train/assembly.h"
 #include <nlohmann/json.hpp>
@@ -27,11 +28,9 @@ void reduce(std::vector<double>& sums, comm::Communicator& group) {
 }
 
 /// How to take values back to what they were before the source's mean and std.
-models::PixelScale scale_of(const config::Source& source) {
-  models::PixelScale scale{source.mean, source.std};
-  if (source.normalize == "none" && scale.mean.empty()) scale.mean = {0.0};
-  if (source.normalize == "none" && scale.std.empty()) scale.std = {1.0};
-  return scale;
+models::PixelScale scale_of(const config::Source& source, const config::Model& model) {
+  const auto [mean, std] = data::normalize_values(source, data::channels_of(source, model));
+  return {mean, std};
 }
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -68,23 +67,7 @@ data::Batch without_padding(const data::Batch& batch) {
 
 data::LoaderOptions evaluation_loader(const config::Recipe& recipe, int64_t data_rank,
                                       int64_t data_ranks, bool pin) {
-  data::LoaderOptions options;
-  options.global_batch =
-      recipe.eval.batch_size > 0 ? recipe.eval.batch_size : recipe.data.batch_size;
-  VT_REQUIRE(ConfigError, options.global_batch % data_ranks == 0,
-             "[layout] {} must be a multiple of the data ranks but got {} and {}",
-             recipe.eval.batch_size > 0 ? "eval.batch_size" : "data.batch_size",
-             options.global_batch, data_ranks);
-  options.data_rank = data_rank;
-  options.data_ranks = data_ranks;
-  options.workers = recipe.data.workers;
-  options.prefetch = recipe.data.prefetch;
-  options.training = false;
-  options.drop_last = false;
-  options.skip_errors = recipe.data.on_error == "skip";
-  options.pin_memory = pin;
-  options.seed = static_cast<uint64_t>(recipe.run.seed);
-  return options;
+  return data::evaluation_options(recipe, data_rank, data_ranks, pin);
 }
 
 Evaluator::Evaluator(const std::vector<config::Source>& sources, const config::Recipe& recipe,
@@ -125,7 +108,7 @@ SplitResult Evaluator::run_split(Split& split, models::Model& model, at::Device 
   const c10::NoGradGuard no_grad;
   const auto start = std::chrono::steady_clock::now();
   const std::unique_ptr<models::Tally> tally =
-      models::make_tally(model.task(), model_options_, scale_of(split.source));
+      models::make_tally(model.task(), model_options_, scale_of(split.source, model_options_));
   ExampleCollector examples(model.task(), split.loader->samples());
   SplitResult result;
   result.split = data::source_name(split.source);

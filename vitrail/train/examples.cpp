@@ -20,6 +20,7 @@ bool ExampleCollector::has_all_verdicts() const {
 }
 
 void ExampleCollector::add(const data::Batch& batch, const models::Output& output) {
+  if (!batch.image.defined()) return;  // adaptive patches: there is no picture to show
   if (task_ == models::Task::classification) add_verdicts(batch, output);
   if (task_ == models::Task::segmentation || task_ == models::Task::reconstruction)
     add_spread(batch, output);

@@ -2,12 +2,15 @@
 
 #include <cmath>
 #include <filesystem>
+#include <utility>
 
 #include <unistd.h>
 
 #include "vitrail/core/atomic_file.h"
 #include "vitrail/core/clock.h"
 #include "vitrail/core/error.h"
+#include "vitrail/core/log.h"
+#include "vitrail/data/memory_watch.h"
 #include "vitrail/data/reader.h"
 #include "vitrail/parallel/data_parallel.h"
 #include "vitrail/parallel/device.h"
@@ -90,22 +93,10 @@ class Run {
   double wall_before_ = 0;
   core::Stopwatch wall_;
   RunResult result_;
+  bool warned_of_memory_ = false;
 };
 
-data::LoaderOptions loader_options(const config::Recipe& recipe, const comm::Mesh& mesh,
-                                   at::Device device) {
-  data::LoaderOptions options;
-  options.global_batch = recipe.data.batch_size;
-  options.data_rank = mesh.data_rank();
-  options.data_ranks = mesh.data_size();
-  options.workers = recipe.data.workers;
-  options.prefetch = recipe.data.prefetch;
-  options.drop_last = recipe.data.drop_last;
-  options.skip_errors = recipe.data.on_error == "skip";
-  options.pin_memory = device.is_cuda();
-  options.seed = static_cast<uint64_t>(recipe.run.seed);
-  return options;
-}
+constexpr double kGib = 1073741824.0;
 
 std::unique_ptr<CheckpointReader> open_checkpoint(const std::string& path) {
   return path.empty() ? nullptr : std::make_unique<CheckpointReader>(path);
@@ -145,7 +136,9 @@ Run::Run(const config::ResolvedRecipe& resolved, comm::Communicator& world,
       folder_(recipe_.run),
       resumed_(resolve_resume(options.resume, folder_.path(), world)),
       checkpoint_(open_checkpoint(resumed_.path)),
-      loader_(recipe_.data.sources, recipe_.model, loader_options(recipe_, mesh_, device_),
+      loader_(recipe_.data.sources, recipe_.model,
+              data::loader_options(recipe_, mesh_.data_rank(), mesh_.data_size(),
+                                   device_.is_cuda()),
               checkpoint_ ? checkpoint_->info().loader : data::LoaderState{}),
       evaluator_(recipe_.eval.sources, recipe_, mesh_.data_rank(), mesh_.data_size(),
                  device_.is_cuda()),
@@ -270,6 +263,17 @@ void Run::train() {
 
 void Run::log_step(const StepReport& report) {
   StepRecord record = meter_.record(report);
+  const data::HostMemory memory = data::host_memory();
+  record.host_memory_gib = static_cast<double>(memory.rss_bytes) / kGib;
+  record.skipped_samples = loader_.skipped();
+  if (recipe_.data.sources.size() > 1)
+    for (const data::SourceProgress& source : loader_.progress())
+      record.sources.emplace_back(source.name, source.epochs);
+  if (memory.is_scarce() && !std::exchange(warned_of_memory_, true))
+    core::log_warning("[memory] {:.1f} of {:.1f} GiB of this host are left; lower data.cache_gib, "
+                      "data.prefetch or data.workers",
+                      static_cast<double>(memory.available_bytes) / kGib,
+                      static_cast<double>(memory.limit_bytes) / kGib);
   if (main_rank_) sinks_.step(record);
 }
 

@@ -3,11 +3,13 @@
 #include <iterator>
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/where.h>
 
 #include "vitrail/core/error.h"
+#include "vitrail/data/statistics.h"
 #include "vitrail/io/image.h"
 #include "vitrail/ops/patch.h"
 
@@ -15,13 +17,12 @@ namespace vitrail::train {
 
 namespace {
 
-/// One or `channels` numbers as [C, 1, ...], `none` where the recipe says nothing.
-at::Tensor per_channel(const std::vector<double>& values, double none, const at::Tensor& image) {
+/// One number a channel as [C, 1, ...].
+at::Tensor per_channel(const std::vector<double>& values, const at::Tensor& image) {
   std::vector<int64_t> shape(image.dim(), 1);
   shape[0] = image.size(0);
-  at::Tensor out = at::full(shape, none, image.options());
-  for (int64_t c = 0; c < image.size(0) && !values.empty(); ++c)
-    out[c].fill_(values[values.size() == 1 ? 0 : c]);
+  at::Tensor out = at::empty(shape, image.options());
+  for (int64_t c = 0; c < image.size(0); ++c) out[c].fill_(values[static_cast<size_t>(c)]);
   return out;
 }
 
@@ -103,9 +104,8 @@ std::string png_bytes(const at::Tensor& image) {
 }
 
 at::Tensor denormalised(const at::Tensor& image, const config::Source& source) {
-  const bool plain = source.normalize == "none";
-  return image.mul(per_channel(source.std, plain ? 1.0 : 0.5, image))
-      .add(per_channel(source.mean, plain ? 0.0 : 0.5, image));
+  const data::NormalizeValues values = data::normalize_values(source, image.size(0));
+  return image.mul(per_channel(values.std, image)).add(per_channel(values.mean, image));
 }
 
 Display::Display(const at::Tensor& image, const config::Source& source) : source_(source) {

@@ -128,6 +128,23 @@ void add_rows(std::string& csv, const std::vector<std::string>& files, int64_t f
   }
 }
 
+std::string values_heading(int64_t columns) {
+  std::string text = "file";
+  for (int64_t k = 0; k < columns; ++k) text += fmt::format(",value{}", k);
+  return text + '\n';
+}
+
+void add_value_rows(std::string& csv, const std::vector<std::string>& files, int64_t first,
+                    const at::Tensor& output) {
+  const at::Tensor values = output.to(at::kCPU, at::kFloat).contiguous();
+  for (int64_t i = 0; i < values.size(0); ++i) {
+    csv += csv_field(files[first + i]);
+    for (int64_t k = 0; k < values.size(1); ++k)
+      csv += fmt::format(",{:.9g}", values[i][k].item<float>());
+    csv += '\n';
+  }
+}
+
 void write_pictures(const std::string& folder, const std::string& file, int64_t index,
                     const MaskedPictures& pictures) {
   const char* parts[] = {"original", "masked", "reconstruction", "pasted"};
@@ -146,7 +163,7 @@ config::Source input_source(const config::Recipe& recipe) {
   return recipe.data.sources.empty() ? config::Source{} : recipe.data.sources.front();
 }
 
-/// A class for each image, or what a masked autoencoder makes of it.
+/// A class or values for each image, or what a masked autoencoder makes of it.
 int64_t predict_images(models::Model& model, const config::Recipe& recipe,
                        const config::Source& source, const PredictOptions& options,
                        at::Device device) {
@@ -159,8 +176,10 @@ int64_t predict_images(models::Model& model, const config::Recipe& recipe,
   const int64_t columns = std::min<int64_t>(5, recipe.model.num_classes);
   const std::vector<std::string> names =
       classifies ? class_names(recipe) : std::vector<std::string>{};
-  std::string csv = csv_heading(columns);
-  if (!classifies) core::make_directories(options.output);
+  const bool of_values = model.task() == models::Task::regression;
+  const bool writes_csv = classifies || of_values;
+  std::string csv = of_values ? values_heading(recipe.model.num_classes) : csv_heading(columns);
+  if (!writes_csv) core::make_directories(options.output);
   const auto total = static_cast<int64_t>(files.size());
   for (int64_t first = 0; first < total; first += kBatch) {
     const data::Batch batch =
@@ -171,13 +190,17 @@ int64_t predict_images(models::Model& model, const config::Recipe& recipe,
       add_rows(csv, files, first, output.output, columns, names);
       continue;
     }
+    if (of_values) {
+      add_value_rows(csv, files, first, output.output);
+      continue;
+    }
     for (int64_t i = 0; i < batch.size(); ++i)
       write_pictures(
           options.output, files[first + i], first + i,
           masked_pictures(batch.image[i].cpu(), output.output[i].to(at::kCPU, at::kFloat),
                           output.mask[i].cpu(), recipe.model, source));
   }
-  if (classifies) core::write_file_atomic(options.output, csv);
+  if (writes_csv) core::write_file_atomic(options.output, csv);
   return total;
 }
 
@@ -188,6 +211,10 @@ int64_t predict_files(const config::ResolvedRecipe& resolved, const PredictOptio
   const config::Recipe& recipe = resolved.recipe;
   VT_REQUIRE(ConfigError, !(recipe.model.kind == "diffusion"),
              "[predict] a diffusion model has nothing to say of a file; use vitrail sample");
+  VT_REQUIRE(ConfigError, recipe.model.adaptive.fixed_length == 0,
+             "[predict] files are taken as grids of patches, but model.adaptive.fixed_length is {}; "
+             "vitrail eval scores adaptive models",
+             recipe.model.adaptive.fixed_length);
   const config::Source source = input_source(recipe);
   const at::Device device = choose_device(recipe.run, options.launch);
   set_threads(recipe.run, options.launch);
@@ -195,7 +222,8 @@ int64_t predict_files(const config::ResolvedRecipe& resolved, const PredictOptio
   models::configure(*model, recipe.train);
   load_weights(*model, recipe, options.weights);
   parallel::UnitSet units(*model, device, compute_dtype(recipe.train));
-  if (model->task() == models::Task::segmentation)
+  const bool of_pixels = recipe.model.kind == "unetr" || recipe.model.kind == "sap";
+  if (of_pixels)
     return predict_masks(*model, recipe, source, options.input, options.output, device);
   return predict_images(*model, recipe, source, options, device);
 }

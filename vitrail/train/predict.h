@@ -13,7 +13,7 @@ struct PredictOptions {
   std::string weights;  // safetensors file, checkpoint folder or run folder; empty = newest valid
                         // checkpoint of the run
   std::string input;   // an image or a folder of images; unetr, sap: what the source's reader reads
-  std::string output;  // vit: CSV file; mae, unetr, sap: folder
+  std::string output;  // vit: CSV file (model.loss mse: columns value0, value1, ...); mae, unetr, sap: folder
   comm::Launch launch;
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <set>
 #include <span>
 
 #include <ATen/ops/empty.h>
@@ -13,9 +14,11 @@
 #include "vitrail/core/atomic_file.h"
 #include "vitrail/core/error.h"
 #include "vitrail/data/reader.h"
+#include "vitrail/data/statistics.h"
 #include "vitrail/data/transform.h"
 #include "vitrail/io/image.h"
 #include "vitrail/io/nifti.h"
+#include "vitrail/io/zarr_writer.h"
 #include "vitrail/train/sliding_window.h"
 
 namespace vitrail::train {
@@ -33,7 +36,12 @@ config::Source source_of(const config::Source& source, const std::string& input)
   plain.root = input;
   plain.labels.clear();
   plain.label_maps.clear();
+  plain.label_array.clear();
+  plain.label_reader.value = "same";
   plain.split.clear();
+  plain.split_list.clear();
+  plain.split_hash.reset();
+  plain.split_part.value = "all";
   plain.region.clear();
   plain.tile.clear();
   plain.resize.clear();
@@ -76,14 +84,9 @@ std::vector<int64_t> scaled_sides(const std::vector<int64_t>& sides, const confi
 
 /// What pixels outside an image are after normalisation, as data::Transform pads.
 std::vector<double> padding_of(const config::Source& source, int64_t channels) {
-  const bool plain = source.normalize == "none";
-  const auto value = [](const std::vector<double>& values, int64_t c, double none) {
-    return values.empty() ? none : values.size() == 1 ? values[0] : values[static_cast<size_t>(c)];
-  };
+  const auto [mean, std] = data::normalize_values(source, channels);
   std::vector<double> padding;
-  for (int64_t c = 0; c < channels; ++c)
-    padding.push_back(-value(source.mean, c, plain ? 0.0 : 0.5) /
-                      value(source.std, c, plain ? 1.0 : 0.5));
+  for (size_t c = 0; c < mean.size(); ++c) padding.push_back(-mean[c] / std[c]);
   return padding;
 }
 
@@ -115,8 +118,9 @@ class Segmenter {
             const SlidingWindow& window)
       : model_(model), options_(options), device_(device), window_(window) {}
 
-  /// int64 [sides...] of image [C, other sides...]; a volume under a 2-D model slice by slice.
-  at::Tensor classes(const at::Tensor& image, const std::vector<int64_t>& sides,
+  /// int64 [sides...], or float [V, sides...] of a model of values, of image [C, other sides...]; a
+  /// volume under a 2-D model slice by slice.
+  at::Tensor run(const at::Tensor& image, const std::vector<int64_t>& sides,
                      int64_t slice_axis) const {
     if (sides.size() == options_.image_size.size()) return one(image, sides);
     std::vector<int64_t> flat = sides;
@@ -124,12 +128,14 @@ class Segmenter {
     std::vector<at::Tensor> slices;
     for (int64_t i = 0; i < image.size(slice_axis + 1); ++i)
       slices.push_back(one(image.select(slice_axis + 1, i), flat));
-    return at::stack(slices, slice_axis);
+    return at::stack(slices, slice_axis + (of_values() ? 1 : 0));
   }
+  bool of_values() const { return model_.task() == models::Task::regression; }
 
  private:
   at::Tensor one(const at::Tensor& image, at::IntArrayRef sides) const {
-    return resized(segment(model_, options_, image, device_, window_), sides).argmax(0);
+    const at::Tensor found = resized(segment(model_, options_, image, device_, window_), sides);
+    return of_values() ? found : found.argmax(0);
   }
 
   models::Model& model_;
@@ -163,20 +169,51 @@ void write_png(const fs::path& path, const at::Tensor& bytes_HW) {
 
 /// "scan.nii.gz" -> "scan"
 std::string stem(const std::string& path) {
+  static const std::set<std::string> endings{".gz",  ".nii", ".zarr", ".n5",  ".npy",
+                                             ".npz", ".raw", ".tif",  ".tiff"};
   fs::path trimmed = fs::path(path).lexically_normal();
   if (trimmed.filename().string().find_first_of("*?[") != std::string::npos)
     trimmed = trimmed.parent_path();  // a glob of slices is named by its folder
   fs::path name = trimmed.has_filename() ? trimmed.filename() : trimmed.parent_path().filename();
-  while (name.has_extension() && (name.extension() == ".gz" || name.extension() == ".nii" ||
+  while (name.has_extension() && (endings.contains(name.extension().string()) ||
                                   io::has_image_extension(name.string())))
     name = name.stem();
   return name.string();
 }
 
+constexpr const char* kAxes = "zyx";
+
+bool reads_arrays(const std::string& reader) {
+  return reader == "npy" || reader == "raw" || reader == "tiff" || reader == "zarr" ||
+         reader == "n5";
+}
+
+std::string output_name(const std::string& folder, int64_t i, const std::string& path) {
+  return (fs::path(folder) / fmt::format("{:05}-{}", i, stem(path))).string();
+}
+
+/// One value a pixel goes back into the space of a NIfTI file; everything else is a zarr array.
+void write_values(const std::string& folder, int64_t i, const std::string& path,
+                  const std::string& reader, const at::Tensor& values) {
+  const std::string name = output_name(folder, i, path);
+  const at::Tensor plain = values.contiguous();
+  const auto* data = plain.const_data_ptr<float>();
+  if (reader == "nifti" && plain.size(0) == 1)
+    io::write_nifti(name + ".nii.gz", plain.sizes().slice(1).vec(),
+                    std::span(data, static_cast<size_t>(plain.numel())),
+                    io::read_nifti_header(path).geometry);
+  else
+    io::write_zarr(name + ".zarr", core::DType::f32, plain.sizes().vec(),
+                   std::string("c") + (kAxes + 4 - plain.dim()), data);
+}
+
 void write_mask(const std::string& folder, int64_t i, const std::string& path,
                 const std::string& reader, const at::Tensor& bytes) {
-  const fs::path name = fs::path(folder) / fmt::format("{:05}-{}", i, stem(path));
-  if (reader == "nifti") {
+  const fs::path name = output_name(folder, i, path);
+  if (reads_arrays(reader)) {
+    io::write_zarr(name.string() + ".zarr", core::DType::u8, bytes.sizes().vec(),
+                   kAxes + 3 - bytes.dim(), bytes.const_data_ptr());
+  } else if (reader == "nifti") {
     const std::span<const uint8_t> values(bytes.const_data_ptr<uint8_t>(),
                                           static_cast<size_t>(bytes.numel()));
     io::write_nifti(name.string() + ".nii.gz", bytes.sizes().vec(), values,
@@ -193,8 +230,10 @@ void write_mask(const std::string& folder, int64_t i, const std::string& path,
 /// The reader of the recipe's source, or of images where that one is not for files of pixels.
 config::Source files_of(const config::Source& source, const std::string& input) {
   config::Source files = source_of(source, input);
-  if (files.reader == "random" || files.reader == "image_folder" || files.reader == "digits")
-    files.reader.value = "images";
+  // Those that read something else than files of pixels.
+  for (const char* reader :
+       {"random", "image_folder", "image_list", "digits", "cifar", "idx", "coco", "voc", "tar"})
+    if (files.reader == reader) files.reader.value = "images";
   return files;
 }
 
@@ -228,9 +267,10 @@ int64_t predict_masks(models::Model& model, const config::Recipe& recipe,
                       const std::string& output, at::Device device) {
   const config::Source files = files_of(source, input);
   check_model(recipe.model, files);
-  const bool volumes = !(files.reader == "images");
+  const bool volumes = files.reader == "nifti" || files.reader == "image_stack" || source.slices;
+  const size_t axes = volumes ? 3 : recipe.model.image_size.size();
   const auto reader =
-      data::open_reader(files, model_of(recipe.model, std::vector<int64_t>(volumes ? 3 : 2, 1)));
+      data::open_reader(files, model_of(recipe.model, std::vector<int64_t>(axes, 1)));
   const Segmenter segmenter(model, recipe.model, device, window_of(recipe, source));
   core::make_directories(output);
   for (int64_t i = 0; i < reader->size(); ++i) {
@@ -239,8 +279,11 @@ int64_t predict_masks(models::Model& model, const config::Recipe& recipe,
     const std::vector<int64_t> sides = pixels.sides;
     const at::Tensor image = normalised(files, recipe.model, std::move(pixels), path,
                                         scaled_sides(sides, source, recipe.model));
-    const at::Tensor classes = segmenter.classes(image, sides, source.slices.value_or(0));
-    write_mask(output, i, path, files.reader.value, mask_bytes(classes, source));
+    const at::Tensor found = segmenter.run(image, sides, source.slices.value_or(0));
+    if (segmenter.of_values())
+      write_values(output, i, path, files.reader.value, found);
+    else
+      write_mask(output, i, path, files.reader.value, mask_bytes(found, source));
   }
   return reader->size();
 }

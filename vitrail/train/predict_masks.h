@@ -1,5 +1,5 @@
 #pragma once
-/// Masks of whole images and volumes from a segmentation model.
+/// Masks, or real values, of whole images and volumes from a model of pixels.
 
 #include <cstdint>
 #include <string>
@@ -18,6 +18,9 @@ namespace vitrail::train {
 ///   images        OUTPUT/NNNNN-NAME.png
 ///   image_stack   OUTPUT/NNNNN-NAME/NNNN.png, one a slice
 ///   nifti         OUTPUT/NNNNN-NAME.nii.gz in the space of the input
+///   npy, raw, tiff, zarr, n5   OUTPUT/NNNNN-NAME.zarr (zarr v3, gzip)
+/// A model of real values writes these: a NIfTI file for a NIfTI input and one value a pixel, else
+/// OUTPUT/NNNNN-NAME.zarr [V, sides...].
 /// A 2-D model segments volumes slice by slice across source.slices (default 0).
 /// Returns the number of images or volumes.
 /// Errors   DataError naming a file that cannot be read; ConfigError when the model has another

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "vitrail/models/metrics.h"
@@ -26,6 +27,10 @@ struct StepRecord {
   double model_tflops = 0;     // all ranks; recompute not counted
   std::optional<double> mfu;   // of the devices' bf16 peak; none on a CPU
   double peak_memory_gib = 0;  // of rank 0: device memory, on a CPU the process
+  double host_memory_gib = 0;  // that rank 0's process holds
+  int64_t skipped_samples = 0;  // broken ones that rank 0 replaced so far
+  /// Passes over each source so far; empty when there is one.
+  std::vector<std::pair<std::string, double>> sources = {};
 };
 
 struct EvaluationRecord {

@@ -21,7 +21,10 @@ class TensorboardSink : public MetricSink {
         {"speed/data_wait_ms", record.data_wait_ms},
         {"speed/images_per_second", record.images_per_second},
         {"speed/model_tflops", record.model_tflops},
-        {"memory/peak_gib", record.peak_memory_gib}};
+        {"memory/peak_gib", record.peak_memory_gib},
+        {"memory/host_gib", record.host_memory_gib}};
+    for (const auto& [name, epochs] : record.sources)
+      writer_.add_scalar("epochs/" + name, record.step, epochs);
     for (const auto& [tag, value] : values) writer_.add_scalar(tag, record.step, value);
     if (record.mfu) writer_.add_scalar("speed/mfu", record.step, *record.mfu);
     writer_.flush();

@@ -38,7 +38,12 @@ std::string plain_line(const StepRecord& record) {
       record.step, record.epoch, record.loss, record.grad_norm, rate_text(record.lr),
       record.images_per_second, record.step_ms, record.data_wait_ms);
   if (record.mfu) line += fmt::format(" mfu={:.4f}", *record.mfu);
-  return line + fmt::format(" peak_memory_gib={:.2f}", record.peak_memory_gib);
+  line += fmt::format(" peak_memory_gib={:.2f} host_memory_gib={:.2f}", record.peak_memory_gib,
+                      record.host_memory_gib);
+  if (record.skipped_samples > 0) line += fmt::format(" skipped_samples={}", record.skipped_samples);
+  for (const auto& [name, epochs] : record.sources)
+    line += fmt::format(" epochs_of_{}={:.3f}", name, epochs);
+  return line;
 }
 
 std::string plain_line(const EvaluationRecord& record) {
@@ -64,6 +69,8 @@ std::string bar_line(const RunLength& length, const StepRecord& record) {
 }
 
 std::string json_line(const StepRecord& record) {
+  Json sources = Json::object();
+  for (const auto& [name, epochs] : record.sources) sources[name] = epochs;
   return Json{{"step", record.step},
               {"epoch", record.epoch},
               {"samples", record.samples},
@@ -76,7 +83,10 @@ std::string json_line(const StepRecord& record) {
               {"tokens_per_second", record.tokens_per_second},
               {"model_tflops", record.model_tflops},
               {"mfu", record.mfu ? Json(*record.mfu) : Json(nullptr)},
-              {"peak_memory_gib", record.peak_memory_gib}}
+              {"peak_memory_gib", record.peak_memory_gib},
+              {"host_memory_gib", record.host_memory_gib},
+              {"skipped_samples", record.skipped_samples},
+              {"source_epochs", sources}}
       .dump();
 }
 

@@ -66,7 +66,7 @@ std::vector<Starts> places_in(const at::Tensor& whole, const std::vector<int64_t
   return origins(per_axis);
 }
 
-/// Class probabilities of some windows [N, classes, sides...], on the host.
+/// Class probabilities (or values) of some windows [N, classes, sides...], on the host.
 at::Tensor shares_of(models::Model& model, const at::Tensor& windows, int64_t first,
                      const SlidingWindow& options, at::Device device) {
   data::Batch batch;
@@ -74,8 +74,9 @@ at::Tensor shares_of(models::Model& model, const at::Tensor& windows, int64_t fi
   batch.image = windows.to(device);
   batch.sample_ids = at::arange(first, first + windows.size(0),
                                 at::TensorOptions().dtype(at::kLong).device(device));
-  const at::Tensor logits = model.forward(batch, {options.seed, 0, batch.sample_ids, false}).output;
-  return at::softmax(logits, 1).to(at::kCPU, at::kFloat);
+  const at::Tensor output = model.forward(batch, {options.seed, 0, batch.sample_ids, false}).output;
+  const bool of_values = model.task() == models::Task::regression;
+  return (of_values ? output : at::softmax(output, 1)).to(at::kCPU, at::kFloat);
 }
 
 }  // namespace

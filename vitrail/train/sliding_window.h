@@ -20,7 +20,7 @@ struct SlidingWindow {
   std::vector<std::string> variables = {};  // of the image's channels; empty = all of the model
 };
 
-/// Class probabilities of every pixel, fp32 on the CPU: image [C, sides...] -> [classes, sides...].
+/// Class probabilities (of a model that learns values, those) of every pixel, fp32 on the CPU: image [C, sides...] -> [classes, sides...].
 ///
 /// Windows of model.image_size cover the image (data::tile_starts); an image
 /// smaller than a window is padded behind its end. Where windows overlap, probabilities are averaged

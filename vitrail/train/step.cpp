@@ -9,6 +9,7 @@
 #include <ATen/ops/stack.h>
 
 #include "vitrail/core/error.h"
+#include "vitrail/data/augment_batch.h"
 #include "vitrail/parallel/device.h"
 #include "vitrail/train/assembly.h"
 
@@ -82,7 +83,8 @@ void Step::set_step(int64_t step, int64_t skipped) {
 
 StepReport Step::run(data::Loader& loader) {
   const Clock::time_point start = Clock::now();
-  data::Batch batch = loader.next();
+  data::Batch batch = on_device(loader.next(), device_);
+  batch = data::augmented(std::move(batch), loader.image_size());
   StepReport report = run(std::move(batch), loader.waited_ms());
   report.step_ms = ms_since(start);
   return report;

@@ -98,7 +98,8 @@ int main(int argc, char** argv) {
   for (auto add : {vitrail::app::add_train, vitrail::app::add_eval, vitrail::app::add_predict,
                    vitrail::app::add_sample, vitrail::app::add_forward, vitrail::app::add_weights,
                    vitrail::app::add_checkpoint, vitrail::app::add_check, vitrail::app::add_doctor,
-                   vitrail::app::add_report, vitrail::app::add_bench, vitrail::app::add_data})
+                   vitrail::app::add_report, vitrail::app::add_bench, vitrail::app::add_data,
+                   vitrail::app::add_balance, vitrail::app::add_patch})
     add(program);
   try {
     cli.parse(argc, argv);

@@ -1,0 +1,10 @@
+#include "tests/fuzz/fuzz_target.h"
+#include "vitrail/io/zarr_metadata.h"
+
+using namespace vitrail;
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  return fuzz::try_parse<core::DataError>(data, size, [](std::span<const std::byte> file) {
+    (void)io::parse_zarr_v2(fuzz::text_of(file), fuzz::kName);
+  });
+}
