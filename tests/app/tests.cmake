@@ -14,3 +14,9 @@ add_test(NAME program.bad_inputs COMMAND "${VITRAIL_PYTHON}" "${CMAKE_CURRENT_SO
 set_tests_properties(program.bad_inputs PROPERTIES LABELS program TIMEOUT 600 ENVIRONMENT "VITRAIL=$<TARGET_FILE:vitrail>")
 add_test(NAME program.bench_loader COMMAND "${VITRAIL_PYTHON}" "${CMAKE_CURRENT_SOURCE_DIR}/app/bench_loader_test.py")
 set_tests_properties(program.bench_loader PROPERTIES LABELS program TIMEOUT 120 ENVIRONMENT "VITRAIL=$<TARGET_FILE:vitrail>")
+foreach(format_case image_list image_list_of_values cifar idx tar npy boxes volumes masks_of_another_format values_of_pixels adaptive
+                    mixing statistics)
+  add_test(NAME formats.${format_case}
+           COMMAND "${VITRAIL_PYTHON}" "${CMAKE_CURRENT_SOURCE_DIR}/app/formats_test.py" ${format_case})
+  set_tests_properties(formats.${format_case} PROPERTIES LABELS program TIMEOUT 300 ENVIRONMENT "VITRAIL=$<TARGET_FILE:vitrail>")
+endforeach()

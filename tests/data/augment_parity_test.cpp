@@ -39,18 +39,24 @@ void write_array(const std::string& path, const T* values, size_t n) {
 
 /// Loads what write_case() wrote; apply(name, magnitude, image) is torchvision's operation, those on
 /// bytes on the rounded image. compare() wants `most` of the values within `allowed`.
-constexpr const char* kPeer = R"(
+/// case(name) loads what Peer::add() wrote; apply(name, magnitude, image) is torchvision's operation, those
+/// on bytes on the rounded image. compare() wants `most` of the values within `allowed`.
+constexpr const char* kScript = R"(
 import json
+import math
 import numpy as np
 import torch
 import torchvision.transforms.functional as F
 from torchvision.transforms import InterpolationMode, autoaugment as A
 
 N, H, W = 60, 24, 32
-image = torch.from_numpy(np.fromfile("image.bin", np.uint8).reshape(N, H, W, 3).transpose(0, 3, 1, 2).copy())
-result = torch.from_numpy(np.fromfile("result.bin", np.float32).reshape(N, 3, H, W))
-drawn = [json.loads(line) for line in open("drawn.txt")]
 BYTES = {"Posterize", "Solarize", "AutoContrast", "Equalize"}
+
+
+def case(number):
+    image = np.fromfile(f"image{number}.bin", np.uint8).reshape(N, H, W, 3).transpose(0, 3, 1, 2)
+    result = torch.from_numpy(np.fromfile(f"result{number}.bin", np.float32).reshape(N, 3, H, W))
+    return torch.from_numpy(image.copy()), result, [json.loads(line) for line in open(f"drawn{number}.txt")]
 
 
 def apply(name, magnitude, x):
@@ -66,29 +72,41 @@ def compare(expected, allowed, most, what):
     print(f"{what}: {good:.5f} of the values within {allowed:.0e} (at least {most}), largest {wrong.max():.2e},"
           f" changed {changed:.3f}")
     assert good >= most and changed > 0.2, what
-    print("agrees")
 )";
 
-void expect_peer(const config::Source& source, const std::string& drawn, const Augmented& made,
-                 const std::string& script) {
-  const test::TemporaryFolder folder;
-  std::vector<uint8_t> pixels;
-  for (const Decoded& file : made.files)
-    pixels.insert(pixels.end(), file.image.values.begin(), file.image.values.end());
-  write_array(folder.path("image.bin"), pixels.data(), pixels.size());
-  const at::Tensor result = made.batch.image.contiguous();
-  write_array(folder.path("result.bin"), result.const_data_ptr<float>(),
-              static_cast<size_t>(result.numel()));
-  std::ofstream(folder.path("drawn.txt")) << drawn;
-  const std::string said = testing::run_python(folder.path(), kPeer + script);
-  std::cout << said;
-  EXPECT_THAT(said, ::testing::HasSubstr("agrees")) << source.augment[0];
-  EXPECT_THAT(said, ::testing::Not(::testing::HasSubstr("python failed")));
-}
+/// Cases that one run of Python looks at.
+class Peer {
+ public:
+  /// `script` ends in compare(); it sees image, result and drawn.
+  void add(const std::string& drawn, const Augmented& made, const std::string& script) {
+    const std::string number = std::to_string(cases_++);
+    std::vector<uint8_t> pixels;
+    for (const Decoded& file : made.files)
+      pixels.insert(pixels.end(), file.image.values.begin(), file.image.values.end());
+    write_array(folder_.path("image" + number + ".bin"), pixels.data(), pixels.size());
+    const at::Tensor result = made.batch.image.contiguous();
+    write_array(folder_.path("result" + number + ".bin"), result.const_data_ptr<float>(),
+                static_cast<size_t>(result.numel()));
+    std::ofstream(folder_.path("drawn" + number + ".txt")) << drawn;
+    script_ += "\nimage, result, drawn = case(" + number + ")" + script;
+  }
+
+  void expect_all() const {
+    const std::string said =
+        testing::run_python(folder_.path(), script_ + "\nprint('all agree')\n");
+    std::cout << said;
+    EXPECT_THAT(said, ::testing::HasSubstr("all agree"));
+  }
+
+ private:
+  const test::TemporaryFolder folder_;
+  std::string script_ = kScript;
+  int cases_ = 0;
+};
 
 /// Nearest pixels at a place halfway between two, and histograms of values that are rounded the
 /// other way, may differ: hence `most`.
-TEST(AugmentParity, RandAugmentAndTrivialAugmentAreTorchvisions) {
+void add_rand_augment(Peer& peer) {
   const config::Model model = model_of(kSides, 3, 10);
   for (const std::string step : {"randaugment:2:9", "randaugment:1:30", "trivialaugment"}) {
     const bool is_rand = step != "trivialaugment";
@@ -106,8 +124,8 @@ TEST(AugmentParity, RandAugmentAndTrivialAugmentAreTorchvisions) {
     }
     const std::string space = is_rand ? "A.RandAugment()._augmentation_space(31, (H, W))"
                                       : "A.TrivialAugmentWide()._augmentation_space(31)";
-    expect_peer(unit_source(step), drawn, made,
-                fmt::format(R"(
+    peer.add(drawn, made,
+             fmt::format(R"(
 space = {}
 expected = []
 for x, ops in zip(image / 255, drawn):
@@ -119,11 +137,11 @@ for x, ops in zip(image / 255, drawn):
     expected.append(x)
 compare(expected, 2e-5, 0.995, "{}")
 )",
-                            space, step));
+                         space, step));
   }
 }
 
-TEST(AugmentParity, AutoAugmentIsTorchvisions) {
+void add_auto_augment(Peer& peer) {
   for (const std::string name : {"cifar10", "imagenet"}) {
     const std::string step = "autoaugment:" + name;
     const Augmented made(unit_source(step), model_of(kSides, 3, 10), kSamples);
@@ -138,8 +156,8 @@ TEST(AugmentParity, AutoAugmentIsTorchvisions) {
       drawn +=
           fmt::format("[{}, [{}, {}], [{}, {}]]\n", policy, first, second, first_sign, second_sign);
     }
-    expect_peer(unit_source(step), drawn, made,
-                fmt::format(R"(
+    peer.add(drawn, made,
+             fmt::format(R"(
 peer = A.AutoAugment(A.AutoAugmentPolicy("{0}"))
 space = peer._augmentation_space(10, (H, W))
 expected = []
@@ -152,11 +170,11 @@ for x, (policy, probabilities, signs) in zip(image / 255, drawn):
     expected.append(x)
 compare(expected, 2e-5, 0.995, "autoaugment {0}")
 )",
-                            name));
+                         name));
   }
 }
 
-TEST(AugmentParity, ColorJitterIsTorchvisions) {
+void add_color_jitter(Peer& peer) {
   const Augmented made(unit_source("color_jitter:0.5:0.5:0.5:0.3"), model_of(kSides, 3, 10),
                        kSamples);
   std::string drawn;
@@ -177,7 +195,7 @@ TEST(AugmentParity, ColorJitterIsTorchvisions) {
   }
   EXPECT_EQ(first_ops.size(), 4u) << "the order must be drawn";
   // 1e-4: hues of nearly grey pixels turn a rounding into a part of a circle.
-  expect_peer(unit_source("color_jitter"), drawn, made, R"(
+  peer.add(drawn, made, R"(
 expected = []
 for x, ops in zip(image / 255, drawn):
     for name, amount in ops:
@@ -187,7 +205,7 @@ compare(expected, 1e-4, 0.9995, "color_jitter")
 )");
 }
 
-TEST(AugmentParity, AffineIsTorchvisions) {
+void add_affine(Peer& peer) {
   const Augmented made(unit_source("affine:40:0.2:0.7:1.4:15"), model_of(kSides, 3, 10), kSamples);
   std::string drawn;
   for (int64_t index = 0; index < kSamples; ++index) {
@@ -199,29 +217,38 @@ TEST(AugmentParity, AffineIsTorchvisions) {
     drawn += fmt::format("[{}, {}, {}, {}, {}]\n", degrees, x, y, scale, shear);
   }
   // 2e-4: torchvision goes through places in [-1, 1], whose rounding is 32 / 2 times larger here.
-  expect_peer(unit_source("affine"), drawn, made, R"(
+  peer.add(drawn, made, R"(
 expected = [F.affine(x, angle, [int(dx), int(dy)], scale, [shear, 0.0], InterpolationMode.BILINEAR)
             for x, (angle, dx, dy, scale, shear) in zip(image / 255, drawn)]
 compare(expected, 2e-4, 0.9999, "affine")
 )");
 }
 
-TEST(AugmentParity, BlurAndSolarizeAreTorchvisions) {
+void add_blur_and_solarize(Peer& peer) {
   const Augmented blurred(unit_source("blur:2"), model_of(kSides, 3, 10), kSamples);
   std::string drawn;
   for (int64_t index = 0; index < kSamples; ++index) {
     PlanDraws draws(core::Stream::augment, 0, {1, 0, index});
     drawn += fmt::format("{}\n", draws.uniform(0.1, 2));
   }
-  expect_peer(unit_source("blur"), drawn, blurred, R"(
-import math
+  peer.add(drawn, blurred, R"(
 expected = [F.gaussian_blur(x, 2 * math.ceil(3 * sigma) + 1, sigma) for x, sigma in zip(image / 255, drawn)]
 compare(expected, 2e-6, 1, "blur")
 )");
   const Augmented solarized(unit_source("solarize:1:0.3"), model_of(kSides, 3, 10), kSamples);
-  expect_peer(unit_source("solarize"), drawn, solarized, R"(
+  peer.add(drawn, solarized, R"(
 compare([F.solarize(x, 0.3 * 255) / 255 for x in image], 1e-7, 1, "solarize")
 )");
+}
+
+TEST(AugmentParity, StepsOfTorchvisionAreTorchvisions) {
+  Peer peer;
+  add_rand_augment(peer);
+  add_auto_augment(peer);
+  add_color_jitter(peer);
+  add_affine(peer);
+  add_blur_and_solarize(peer);
+  peer.expect_all();
 }
 
 }  // namespace

@@ -70,13 +70,13 @@ struct Augmented {
   }
 
  private:
-  /// Blocks of 4 pixels along every axis have one value from 1 to 199.
+  /// Blocks of 8 pixels along every axis have one value from 1 to 199.
   static void make_blocks(Pixels& pixels) {
     size_t p = 0;
     for (uint8_t& value : pixels.values) {
       size_t rest = p++, block = 0;
       for (size_t axis = pixels.sides.size(); axis-- > 0;) {
-        block = block * 7 + rest % static_cast<size_t>(pixels.sides[axis]) / 4;
+        block = block * 7 + rest % static_cast<size_t>(pixels.sides[axis]) / 8;
         rest /= static_cast<size_t>(pixels.sides[axis]);
       }
       value = static_cast<uint8_t>(1 + block * 37 % 199);

@@ -99,7 +99,7 @@ const std::vector<Seed>& seeds() {
 const MemoryLimit& limit_of(const std::string& format) {
   constexpr int64_t kMiB = int64_t{1} << 20;
   static const std::vector<MemoryLimit> limits{
-      {"jpeg", 512 * 10, 8 * kMiB, "512 pixels a byte; 3 bytes a pixel and libjpeg's coefficients"},
+      {"jpeg", 512 * 12, 8 * kMiB, "8 blocks of 64 values a byte; libjpeg's coefficients, pixels"},
       {"png", 1032 * 25, 8 * kMiB, "deflate 1032, 8 pixels of a bit a byte, 3 bytes a pixel"},
       {"nifti", 1032 * 9, 8 * kMiB, "deflate 1032, floats of bytes twice"},
       {"npy", 16, 8 * kMiB, "floats of bytes, twice"},

@@ -83,6 +83,21 @@ open("bomb.npz", "wb").write(data)
               HasSubstr("at most 1000 bytes"));
 }
 
+TEST(Npz, AMemberWithAnotherSumIsRefused) {
+  const TempFolder folder;
+  ASSERT_EQ(testing::run_python(folder.path(), R"(
+import numpy as np
+np.savez_compressed("a.npz", x=np.arange(1000))
+data = bytearray(open("a.npz", "rb").read())
+data[data.rfind(b"PK\x01\x02") + 16] ^= 1
+open("sum.npz", "wb").write(data)
+)"),
+            "");
+  EXPECT_EQ(open_npz(folder.file("a.npz"), "x")->shape(), std::vector<int64_t>{1000});
+  EXPECT_THAT(message_of<DataError>([&] { open_npz(folder.file("sum.npz"), "x"); }),
+              HasSubstr("has another sum"));
+}
+
 TEST(Npz, SurvivesThousandsOfDamagedFiles) {
   const TempFolder folder;
   ASSERT_EQ(testing::run_python(folder.path(), R"(

@@ -152,11 +152,12 @@ std::string sides_problem(const AugmentStep& step, const std::vector<int64_t>& s
   const size_t n = sides.size();
   switch (step.kind) {
     case AugmentKind::rot90:
-      if (n < 2 || sides[n - 1] != sides[n - 2])
+      if (sides[n - 1] != sides[n - 2])
         return fmt::format(
-            "needs the last two sides to be equal but got {}; make model.image_size (and resize) "
+            "needs the last two sides to be equal but got {} and {}; make model.image_size (and "
+            "resize) "
             "square",
-            fmt::join(sides, " x "));
+            sides[n - 2], sides[n - 1]);
       return {};
     case AugmentKind::rot90_3d:
       if (n != 3 || sides[0] != sides[1] || sides[1] != sides[2])

@@ -10,23 +10,10 @@
 #include "vitrail/data/normalise_row.h"
 #include "vitrail/data/reader.h"
 #include "vitrail/data/resize.h"
+#include "vitrail/data/statistics.h"
 
 namespace vitrail::data {
 namespace {
-
-/// One value per channel from a recipe's list of none, one or C.
-std::vector<float> per_channel(const std::vector<double>& values, float none, int64_t channels,
-                               const char* key, const std::string& source) {
-  const auto n = static_cast<int64_t>(values.size());
-  VT_REQUIRE(ConfigError, n == 0 || n == 1 || n == channels,
-             "[data] source '{}': {} must have 1 or {} (model.in_channels, or the source's "
-             "variables) numbers but has {}",
-             source, key, channels, n);
-  std::vector<float> result(static_cast<size_t>(channels), none);
-  for (size_t c = 0; c < result.size() && n > 0; ++c)
-    result[c] = static_cast<float>(n == 1 ? values[0] : values[c]);
-  return result;
-}
 
 std::vector<int64_t> checked_resize(const config::Source& source,
                                     const std::vector<int64_t>& target) {
@@ -126,16 +113,12 @@ Transform::Transform(const config::Source& source, const config::Model& model, b
       target_(model.image_size),
       channels_(channels_of(source, model)),
       range_(source),
-      mean_(per_channel(source.mean, range_.keeps_values() ? 0.0f : 0.5f, channels_, "mean",
-                        source_name(source))),
-      std_(per_channel(source.std, range_.keeps_values() ? 1.0f : 0.5f, channels_, "std",
-                       source_name(source))),
       steps_(parse_augment(source.augment, source_name(source))) {
   check_augment(steps_, use_of(source, model, steps_.has_window() ? target_ : resize_),
                 source.augment, source_name(source));
-  for (const float value : std_)
-    VT_REQUIRE(ConfigError, value > 0 && std::isfinite(value),
-               "[data] source '{}': std must be above zero but is {}", source_name(source), value);
+  const NormalizeValues values = normalize_values(source, channels_);
+  mean_.assign(values.mean.begin(), values.mean.end());
+  std_.assign(values.std.begin(), values.std.end());
   if (!training || raw) steps_ = {};
   if (steps_.has_window()) resize_ = target_;
   if (raw) {

@@ -69,7 +69,8 @@ bool guarded(JpegErrors& errors, const Call& call) {
 
 class JpegReader {
  public:
-  JpegReader(std::span<const std::byte> file, const std::string& name) : name_(name) {
+  JpegReader(std::span<const std::byte> file, const std::string& name)
+      : name_(name), file_bytes_(static_cast<int64_t>(file.size())) {
     info_.err = prepare(errors_);
     info_.client_data = nullptr;
     const bool fine = guarded(errors_, [&] {
@@ -91,6 +92,19 @@ class JpegReader {
                "[data] {}: must be a grey or RGB JPEG but has {} components{}; convert it to RGB",
                name_, components, components == 4 ? " (CMYK)" : "");
     return {static_cast<int>(info_.image_width), static_cast<int>(info_.image_height), components};
+  }
+
+  /// throws   DataError when the file is too short for its sides, before anything is allocated by
+  ///          them: Huffman coding spends a bit or more on each block of 8 x 8 values.
+  void check_expansion() const {
+    // Arithmetic coding may spend less; no file of an image comes near this.
+    const int64_t blocks_per_byte = info_.arith_code ? 512 : 8;
+    int64_t blocks = 0;
+    for (int c = 0; c < info_.num_components; ++c)
+      blocks += int64_t{info_.comp_info[c].width_in_blocks} * info_.comp_info[c].height_in_blocks;
+    VT_REQUIRE(DataError, blocks / blocks_per_byte <= file_bytes_,
+               "[data] {}: broken JPEG: {} blocks of pixels cannot be in a file of {} bytes", name_,
+               blocks, file_bytes_);
   }
 
   void read(Image& image) {
@@ -141,6 +155,7 @@ class JpegReader {
   }
 
   const std::string& name_;
+  int64_t file_bytes_;
   JpegErrors errors_;
   jpeg_progress_mgr progress_{};
   jpeg_decompress_struct info_{};
@@ -191,6 +206,7 @@ Image decode_jpeg(std::span<const std::byte> file, const std::string& name,
   JpegReader reader(file, name);
   const ImageSize size = reader.size();
   check_image_size(size, name, limits);
+  reader.check_expansion();
   Image image = blank_image(size);
   reader.read(image);
   return image;
@@ -202,6 +218,7 @@ Image decode_jpeg_box(std::span<const std::byte> file, const std::string& name, 
   const ImageSize size = reader.size();
   check_image_size(size, name, limits);
   check_image_box(size, box, name);
+  reader.check_expansion();
   Image image = blank_image({box.width, box.height, size.channels});
   reader.read_box(image, box.x, box.y);
   return image;

@@ -29,70 +29,84 @@ VT_HOST_DEVICE inline bool is_within(const int32_t* box, const Place& place) {
   return true;
 }
 
-/// Sides of sample b when all slots are done.
-VT_HOST_DEVICE inline const int32_t* last_sides(const AugmentRow& row) {
-  return row.header->steps == 0 ? row.header->in : row.slots[row.header->steps - 1].out;
+/// What the slots left of one sample.
+struct LeftSample {
+  AugmentRow row;
+  const int32_t* sides;
+  int32_t plane;  // pixels
+  const float* image;
+  const int64_t* mask;
+  const float* values;
+};
+VT_HOST_DEVICE inline LeftSample left_of(const AugmentBatch& batch, int64_t b) {
+  const AugmentRow row = row_of(batch, b);
+  const AugmentHeader& header = *row.header;
+  const int32_t* sides = header.steps == 0 ? header.in : row.slots[header.steps - 1].out;
+  return {row,
+          sides,
+          count_of(sides),
+          buffer_of(batch.image, b, header.steps),
+          batch.mask.in ? buffer_of(batch.mask, b, header.geometric) : nullptr,
+          batch.values.in ? buffer_of(batch.values, b, header.geometric) : nullptr};
 }
-VT_HOST_DEVICE inline int64_t cropped_from(const AugmentRow& row, const Place& place) {
-  const int32_t *sides = last_sides(row), *crop = row.header->crop;
-  return (static_cast<int64_t>(crop[0] + place.at[0]) * sides[1] + crop[1] + place.at[1]) *
-             sides[2] +
+VT_HOST_DEVICE inline int32_t cropped_from(const LeftSample& left, const Place& place) {
+  const int32_t* crop = left.row.header->crop;
+  return ((crop[0] + place.at[0]) * left.sides[1] + crop[1] + place.at[1]) * left.sides[2] +
          crop[2] + place.at[2];
 }
 
-/// Pixel `place` (number p) of channel c of sample b, before mixing.
-VT_HOST_DEVICE inline float finished_value(const AugmentBatch& batch, int64_t b, int32_t c,
-                                           const Place& place, int64_t p, int64_t pixels) {
-  const AugmentRow row = row_of(batch, b);
-  const AugmentHeader& header = *row.header;
+/// All that the pixels of one sample have in common.
+struct FinishJob {
+  int64_t b;
+  Mixing mixing;
+  LeftSample own, partner;
+};
+VT_HOST_DEVICE inline FinishJob finish_job_of(const AugmentBatch& batch, int64_t b) {
+  const Mixing mixing = mixing_of(batch, b);
+  const LeftSample own = left_of(batch, b);
+  return {b, mixing, own, mixing.kind == AugmentMix::none ? own : left_of(batch, mixing.partner)};
+}
+
+/// Pixel `place` (number p of `pixels`) of channel c, before mixing.
+VT_HOST_DEVICE inline float finished_value(const LeftSample& left, int32_t c, const Place& place,
+                                           int32_t from, int64_t p, int64_t pixels) {
+  const AugmentHeader& header = *left.row.header;
   if (header.erase_kind != AugmentErase::none && is_within(header.erase, place))
     return header.erase_kind == AugmentErase::zero ? 0.0f
                                                    : noise_at(header, kEraseLayer, c * pixels + p);
-  const int32_t* sides = last_sides(row);
-  if (sides[0] == 0) return 0.0f;  // the row of a place that holds no sample
-  const float v =
-      buffer_of(batch.image, b,
-                header.steps)[static_cast<int64_t>(c) * count_of(sides) + cropped_from(row, place)];
-  return (v - row.mean[c]) / row.std[c];
+  if (left.plane == 0) return 0.0f;  // the row of a place that holds no sample
+  const float v = left.image[static_cast<int64_t>(c) * left.plane + from];
+  return (v - left.row.mean[c]) / left.row.std[c];
 }
 
 VT_HOST_DEVICE inline float mixed(float share, float own, float other) {
   return product(share, own) + product(1.0f - share, other);
 }
 
-/// Everything of pixel p of sample b.
-VT_HOST_DEVICE inline void finish_pixel(const AugmentBatch& batch, int64_t b, int32_t p) {
-  const auto rows = static_cast<int32_t>(batch.target[1]),
-             columns = static_cast<int32_t>(batch.target[2]);
+/// Everything of pixel p of a sample.
+VT_HOST_DEVICE inline void finish_pixel(const AugmentBatch& batch, const FinishJob& job,
+                                        int32_t p) {
+  const Place place =
+      place_of(p, static_cast<int32_t>(batch.target[1]), static_cast<int32_t>(batch.target[2]));
   const int64_t pixels = batch.target[0] * batch.target[1] * batch.target[2];
-  const Place place = place_of(p, rows, columns);
-  const Mixing mixing = mixing_of(batch, b);
+  const Mixing& mixing = job.mixing;
   const bool is_swapped = mixing.kind == AugmentMix::cutmix && is_within(mixing.box, place);
   const bool is_blended = mixing.kind == AugmentMix::mixup;
-  const int64_t source = is_swapped ? mixing.partner : b;
-  float* out = batch.image.out + b * batch.image.channels * pixels + p;
+  const LeftSample& source = is_swapped ? job.partner : job.own;
+  const int32_t from = cropped_from(source, place), other = cropped_from(job.partner, place);
+  float* out = batch.image.out + job.b * batch.image.channels * pixels + p;
   for (int32_t c = 0; c < batch.image.channels; ++c, out += pixels) {
-    float v = finished_value(batch, source, c, place, p, pixels);
+    float v = finished_value(source, c, place, from, p, pixels);
     if (is_blended)
-      v = mixed(mixing.share, v, finished_value(batch, mixing.partner, c, place, p, pixels));
+      v = mixed(mixing.share, v, finished_value(job.partner, c, place, other, p, pixels));
     *out = v;
   }
-  const AugmentRow row = row_of(batch, source);
-  const int32_t moves = row.header->geometric;
-  const int64_t from = cropped_from(row, place);
-  if (batch.mask.in) batch.mask.out[b * pixels + p] = buffer_of(batch.mask, source, moves)[from];
-  if (!batch.values.in) return;
-  const int64_t plane = count_of(last_sides(row));
-  for (int64_t v = 0; v < batch.values.channels; ++v) {
-    float value = buffer_of(batch.values, source, moves)[v * plane + from];
-    if (is_blended) {
-      const AugmentRow other = row_of(batch, mixing.partner);
-      value = mixed(mixing.share, value,
-                    buffer_of(batch.values, mixing.partner,
-                              other.header->geometric)[v * count_of(last_sides(other)) +
-                                                       cropped_from(other, place)]);
-    }
-    batch.values.out[(b * batch.values.channels + v) * pixels + p] = value;
+  if (source.mask) batch.mask.out[job.b * pixels + p] = source.mask[from];
+  for (int64_t v = 0; v < batch.values.channels && source.values; ++v) {
+    float value = source.values[v * source.plane + from];
+    if (is_blended)
+      value = mixed(mixing.share, value, job.partner.values[v * job.partner.plane + other]);
+    batch.values.out[(job.b * batch.values.channels + v) * pixels + p] = value;
   }
 }
 

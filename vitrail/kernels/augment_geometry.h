@@ -73,6 +73,7 @@ struct Corners {
   int32_t from[8];
   float weight[8];  // 0 = not needed
   bool is_inside[8];
+  int count;
 };
 VT_HOST_DEVICE inline Corners corners_of(const AugmentSlot& slot, int32_t p) {
   const Point point = affine_place(slot, p);
@@ -86,7 +87,9 @@ VT_HOST_DEVICE inline Corners corners_of(const AugmentSlot& slot, int32_t p) {
     high_weight[a] = at - floor_at;
   }
   Corners corners{};
-  for (int k = 0; k < 8; ++k) {
+  // The upper four have no weight in an image, whose first axis has one pixel.
+  corners.count = high_weight[0] == 0.0f ? 4 : 8;
+  for (int k = 0; k < corners.count; ++k) {
     float weight = 1.0f;
     int32_t from = 0;
     bool is_inside = true;
@@ -107,7 +110,7 @@ VT_HOST_DEVICE inline Corners corners_of(const AugmentSlot& slot, int32_t p) {
 /// Pixels outside count as `outside`; a neighbour of weight 0 does not count at all.
 VT_HOST_DEVICE inline float interpolated(const Corners& corners, const float* in, float outside) {
   float sum = 0.0f;
-  for (int k = 0; k < 8; ++k) {
+  for (int k = 0; k < corners.count; ++k) {
     if (corners.weight[k] == 0.0f) continue;
     sum += product(corners.weight[k], corners.is_inside[k] ? in[corners.from[k]] : outside);
   }

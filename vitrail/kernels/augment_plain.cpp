@@ -79,7 +79,8 @@ void augment_cpu(const AugmentBatch& batch, int threads) {
   const auto pixels = static_cast<int32_t>(batch.target[0] * batch.target[1] * batch.target[2]);
   core::parallel_for(threads, 0, batch.batch, grain, [&](int64_t first, int64_t last) {
     for (int64_t b = first; b < last; ++b) {
-      for (int32_t p = 0; p < pixels; ++p) finish_pixel(batch, b, p);
+      const FinishJob job = finish_job_of(batch, b);
+      for (int32_t p = 0; p < pixels; ++p) finish_pixel(batch, job, p);
       finish_label(batch, b);
       for (int64_t m = 0; m < batch.max_boxes; ++m) finish_box(batch, b, m);
     }

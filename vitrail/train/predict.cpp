@@ -12,6 +12,7 @@
 
 #include "vitrail/core/atomic_file.h"
 #include "vitrail/core/error.h"
+#include "vitrail/data/image_files.h"
 #include "vitrail/data/reader.h"
 #include "vitrail/data/transform.h"
 #include "vitrail/io/image.h"
@@ -74,12 +75,8 @@ class FileBatches {
     batch.sample_ids = at::arange(first, first + count, at::kLong);
     float* out = batch.image.mutable_data_ptr<float>();
     for (int64_t i = 0; i < count; ++i) {
-      io::Image image = io::read_image(files[first + i]);
-      data::Pixels pixels;
-      pixels.sides = {image.height, image.width};
-      pixels.channels = image.channels;
-      pixels.values = std::move(image.pixels);
-      transform_.apply(std::move(pixels), {}, files[first + i],
+      const std::string& file = files[first + i];
+      transform_.apply(data::read_image_pixels(file), {}, file,
                        out + i * transform_.values_per_sample());
     }
     return batch;

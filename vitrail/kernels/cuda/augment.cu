@@ -125,7 +125,8 @@ __global__ void __launch_bounds__(kThreads) run_slot(AugmentBatch batch, int32_t
 
 __global__ void __launch_bounds__(kThreads) finish(AugmentBatch batch, int32_t pixels) {
   const int64_t b = blockIdx.x;
-  for (int32_t p = first_pixel(); p < pixels; p += pixel_stride()) finish_pixel(batch, b, p);
+  const FinishJob job = finish_job_of(batch, b);
+  for (int32_t p = first_pixel(); p < pixels; p += pixel_stride()) finish_pixel(batch, job, p);
   if (blockIdx.y > 0) return;
   if (threadIdx.x == 0) finish_label(batch, b);
   for (int64_t m = threadIdx.x; m < batch.max_boxes; m += kThreads) finish_box(batch, b, m);
