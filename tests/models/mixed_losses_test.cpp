@@ -8,6 +8,7 @@
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
+#include "tests/models/tiny_models.h"
 #include "vitrail/models/losses.h"
 
 namespace vitrail::models {
@@ -66,6 +67,21 @@ TEST(MixedLoss, LabelsOfMinusOneCountNowhere) {
           .item<double>();
   EXPECT_NEAR(classification_loss(kLogits, {label, other, kShare}, options).item<double>(), shorter,
               1e-12);
+}
+
+TEST(MixedLoss, OfAModelReadsBothLabelsOfTheBatch) {
+  const config::Model options = tiny("vit");
+  const auto model = make_model(options, 1);
+  randomise(*model);
+  data::Batch batch = batch_for(options, 4);
+  batch.label_other = batch.label.roll({1}, {0});
+  batch.label_share = at::tensor({0.25f, 1.0f, 0.0f, 0.6f});
+  const Output mixed = model->forward(batch, draws_of(batch));
+  const double expected =
+      classification_loss(mixed.output, {batch.label, batch.label_other, batch.label_share}, options)
+          .item<double>();
+  EXPECT_EQ(mixed.loss.item<double>(), expected);
+  EXPECT_NE(expected, classification_loss(mixed.output, batch.label, options).item<double>());
 }
 
 }  // namespace

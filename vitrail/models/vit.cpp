@@ -65,11 +65,14 @@ at::Tensor Vit::pool(const at::Tensor& x_BTD, const at::Tensor& key_mask_BT) con
   return (x_BLD * weight_BL1).sum(1) / weight_BL1.sum(1).clamp_min(1.0);
 }
 
-at::Tensor Vit::loss(const at::Tensor& logits, const at::Tensor& label) const {
+at::Tensor Vit::loss(const at::Tensor& logits, const data::Batch& batch) const {
+  const at::Tensor& label = batch.label;
   if (!head_ || !label.defined() || logits.dim() != 2) return {};
   if (options_.loss == "mse") return values_loss(logits, label);
   if (label.dim() != 1) return {};
-  return classification_loss(logits, label, options_);
+  if (!batch.label_other.defined()) return classification_loss(logits, label, options_);
+  return classification_loss(logits, MixedLabel{label, batch.label_other, batch.label_share},
+                             options_);
 }
 
 Output Vit::forward(const data::Batch& batch, const nn::Draws& draws,
@@ -82,7 +85,7 @@ Output Vit::forward(const data::Batch& batch, const nn::Draws& draws,
   tap.offer("pool", features);
   features = end_dropout(features, options_.drop_rate, draws, EndDraw::head_drop);
   out.output = (head_ ? head_->forward(features) : features).to(at::kFloat);
-  out.loss = loss(out.output, batch.label);
+  out.loss = loss(out.output, batch);
   return out;
 }
 

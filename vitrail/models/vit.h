@@ -51,7 +51,7 @@ class Vit : public EncoderModel {
 
  private:
   at::Tensor pool(const at::Tensor& x_BTD, const at::Tensor& key_mask_BT) const;
-  at::Tensor loss(const at::Tensor& logits, const at::Tensor& label) const;
+  at::Tensor loss(const at::Tensor& logits, const data::Batch& batch) const;
 
   std::shared_ptr<AttentionPool> attn_pool_;
   std::shared_ptr<nn::Norm> fc_norm_;
