@@ -15,7 +15,7 @@ for volume in zstd64 zstd32 blosc64; do
   [ -d data/bench/zarr/$volume.zarr ] ||
     $python bench/peers/make_volume.py data/bench/zarr/$volume.zarr --chunk ${volume: -2} --codec ${volume:0:-2}
 done
-# Chunks of 40 do not divide a cube of 64: cubes begin anywhere.
+# Cubes begin anywhere, with -aligned where chunks do.
 for codec in zstd blosc; do
   [ -d data/bench/zarr/${codec}40.zarr ] ||
     $python bench/peers/make_volume.py data/bench/zarr/${codec}40.zarr --chunk 40 --shard 240 --side 480 --codec $codec
@@ -49,14 +49,14 @@ one() { # case run
     zarr-*)
       local name=${1#zarr-} cache=0 step
       [[ $name != *-cached ]] || { name=${name%-cached} cache=1; }
-      step=${name: -2}
-      [ "$step" != 40 ] || step=1
-      ours $1 $2 $(volume $name $cache)
+      step=1 align=false
+      [[ $name != *-aligned ]] || { name=${name%-aligned} align=true step=${name: -2}; }
+      ours $1 $2 $(volume $name $cache) data.sources[0].random_crop.align=$align
       tensorstore $1 $2 data/bench/zarr/$name.zarr --cache-gib $cache --step $step ;;
     *) echo "no case '$1'" >&2; exit 2 ;;
   esac
 }
-cases=${*:-cifar jpeg256 jpeg256-crop jpeg500 jpeg500-crop zarr-zstd64 zarr-zstd32 zarr-zstd40 zarr-blosc64 zarr-blosc40 zarr-zstd40-cached}
+cases=${*:-cifar jpeg256 jpeg256-crop jpeg500 jpeg500-crop zarr-zstd64 zarr-zstd32 zarr-zstd40 zarr-blosc64 zarr-blosc40 zarr-zstd64-aligned zarr-zstd64-cached}
 for case in $cases; do
   for run in 1 2 3; do one "$case" $run; done
 done

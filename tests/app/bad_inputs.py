@@ -175,7 +175,7 @@ CASES = [
     ("segmentation without labels", written(UNETR, "reader: images, root: {folder}"), USAGE, ["labels"]),
     ("segmentation of a classifier's folder", written(UNETR, "reader: image_folder, root: {folder}"), USAGE, ["labels"]),
     ("segmentation of one class", written(UNETR.replace("num_classes: 2", "num_classes: 1")), USAGE, ["num_classes", "1"]),
-    ("pixel loss of a segmentation", written(UNETR + ", loss: mse"), USAGE, ["model.loss", "mse"]),
+    ("pixel loss of a segmentation", written(UNETR + ", loss: masked_mse"), USAGE, ["model.loss", "mse"]),
     ("skips of three blocks", written(UNETR.replace("depth: 4", "depth: 3")), USAGE, ["model.depth", "3", "skips"]),
     ("linear decoder with skips", written(UNETR + ", decoder: linear"), USAGE, ["decoder", "skips"]),
     ("class token of a segmentation", written(UNETR + ", class_token: true"), USAGE, ["class_token"]),

@@ -193,7 +193,7 @@ inline const std::vector<BadRecipe>& bad_sources() {
       {kSegmentation,
        {"model.image_size=[16,32]", "data.sources[0].augment=[flips,rot90]"},
        "[config] data.sources[0].augment[1] 'rot90' needs the last two sides to be equal but "
-       "got 16 x 32; make model.image_size (and resize) square  (command line: "
+       "got 16 and 32; make model.image_size (and resize) square  (command line: "
        "data.sources[0].augment=[flips,rot90])"},
       {kSegmentation,
        {"data.sources[0].variables=[u]"},

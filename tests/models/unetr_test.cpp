@@ -232,7 +232,7 @@ TEST(Unetr, RefusesWhatContradictsItself) {
   EXPECT_THAT(refusal(bad), HasSubstr("model.register_tokens 2"));
   bad = good, bad.num_classes = 1;
   EXPECT_THAT(refusal(bad), HasSubstr("model.num_classes must be at least 2"));
-  bad = good, bad.loss.value = "mse";
+  bad = good, bad.loss.value = "masked_mse";
   EXPECT_THAT(refusal(bad), HasSubstr("model.loss must be one of"));
   bad = good, bad.feature_size = 0;
   EXPECT_THAT(refusal(bad), HasSubstr("model.feature_size"));

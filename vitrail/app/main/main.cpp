@@ -7,6 +7,8 @@
 #include <new>
 #include <sstream>
 
+#include <malloc.h>
+
 #include "vitrail/app/verbs.h"
 #include "vitrail/app/version.h"
 #include "vitrail/core/did_you_mean.h"
@@ -82,9 +84,17 @@ ExitCode run_verb(Program& program, Session& session) {
   return code;
 }
 
+/// Batches and decoded files come and go by the megabyte; giving each back to the system at once would
+/// cost a page fault for every 4 KiB of the next (a tenth of a loader's time).
+void keep_freed_memory() {
+  ::mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  ::mallopt(M_TRIM_THRESHOLD, 256 << 20);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  keep_freed_memory();
   CLI::App cli{
       "vitrail trains, evaluates and applies vision transformers, from one CPU to many GPUs.",
       "vitrail"};
