@@ -11,14 +11,17 @@ mkdir -p "$out"
 [ -d $photos ] || python3 bench/peers/make_photos.py $photos --count "$count" --quality 95 --source "$pictures" | tee "$out/photos.txt"
 find $photos -type f -exec cat {} + > /dev/null
 
-waits() { # metrics.jsonl: waits and steps after the first 20
+waits() { # metrics.jsonl: waits and steps, without the first step. Records are means of their steps; a record a step would leave out
+          # the time in which the log waits for the GPU
   python3 - "$1" <<'PY'
 import json, statistics, sys
-steps = [record for record in map(json.loads, open(sys.argv[1])) if "step_ms" in record][20:]
-wait, step = sum(r["data_wait_ms"] for r in steps), sum(r["step_ms"] for r in steps)
-print(f"{sys.argv[1]}: {len(steps)} steps, median {statistics.median(r['step_ms'] for r in steps):.2f} ms, "
-      f"{statistics.median(r['images_per_second'] for r in steps):.0f} images/s, waits {100 * wait / step:.3f} % of the step, "
-      f"worst wait {max(r['data_wait_ms'] for r in steps):.2f} ms")
+records = [record for record in map(json.loads, open(sys.argv[1])) if "step_ms" in record]
+counts = [after["step"] - before["step"] for before, after in zip(records, records[1:])]
+records = records[1:]
+wait, step = (sum(count * r[key] for count, r in zip(counts, records)) for key in ("data_wait_ms", "step_ms"))
+print(f"{sys.argv[1]}: {sum(counts)} steps, mean {step / sum(counts):.2f} ms, "
+      f"{statistics.median(r['images_per_second'] for r in records):.0f} images/s, waits {100 * wait / step:.4f} % of the step, "
+      f"worst mean wait {max(r['data_wait_ms'] for r in records):.4f} ms")
 PY
 }
 train() { # name recipe overrides...
@@ -28,7 +31,7 @@ train() { # name recipe overrides...
 }
 train jpeg recipes/bench/vit_base_jpeg.yaml
 [ -d "$cifar/train" ] && train cifar recipes/cifar10/vit_6m.yaml data.sources[0].root="$cifar/train" eval.sources[0].root="$cifar/test" \
-  train.epochs=6 eval.every_epochs=6 logging.every_steps=1
+  train.epochs=6 eval.every_epochs=6 logging.every_steps=97
 for workers_alone in 4 8 "$workers"; do
   for device in cpu cuda; do
     "$bin/vitrail" bench loader recipes/bench/vit_base_jpeg.yaml data.workers=$workers_alone --device $device \

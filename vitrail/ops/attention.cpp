@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
@@ -26,11 +27,33 @@ bool flash_shares_heads(const at::Tensor& q) {
   return q.is_cuda() && (q.scalar_type() == at::kBFloat16 || q.scalar_type() == at::kHalf);
 }
 
+/// cuDNN's backward is suspected of NaN gradients for these numbers of keys (docs/numerics.md); flash
+/// attention takes its place.
+bool avoids_cudnn(const at::Tensor& k) { return k.is_cuda() && k.size(-2) % 128 == 64; }
+
+/// Turns cuDNN's attention off while it lives. Which library runs backward is settled by forward.
+class WithoutCudnn {
+ public:
+  explicit WithoutCudnn(bool is_on)
+      : is_on_(is_on && at::globalContext().userEnabledCuDNNSDP()) {
+    if (is_on_) at::globalContext().setSDPUseCuDNN(false);
+  }
+  ~WithoutCudnn() {
+    if (is_on_) at::globalContext().setSDPUseCuDNN(true);
+  }
+  WithoutCudnn(const WithoutCudnn&) = delete;
+  WithoutCudnn& operator=(const WithoutCudnn&) = delete;
+
+ private:
+  bool is_on_;
+};
+
 }  // namespace
 
 at::Tensor sdpa(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                 const at::Tensor& key_mask_BL) {
   const bool shared = k.size(1) != q.size(1);
+  const WithoutCudnn guard(avoids_cudnn(k));
   if (!key_mask_BL.defined() && (!shared || flash_shares_heads(q)))
     return at::scaled_dot_product_attention(q, k, v, {}, 0.0, false, std::nullopt, shared);
   const int64_t heads = q.size(1);
