@@ -8,6 +8,7 @@
 
 #include <fmt/format.h>
 
+#include "vitrail/core/clock.h"
 #include "vitrail/core/text.h"
 #include "vitrail/models/weights.h"
 #include "vitrail/parallel/device.h"
@@ -117,15 +118,18 @@ void StepMeter::add(const StepReport& report) {
 }
 
 StepRecord StepMeter::record(const StepReport& report) {
+  StepRecord record;
+  // Steps return when their work is queued; the wait for the last one's loss is time of these steps.
+  const core::Stopwatch watch;
+  record.loss = report.loss();
+  record.grad_norm = report.grad_norm();
+  step_ms_ += watch.ms();
   const double steps = static_cast<double>(std::max<int64_t>(1, steps_));
   const double seconds = std::max(step_ms_ / 1000, 1e-9);
-  StepRecord record;
   record.step = report.step + 1;
   record.epoch = static_cast<double>(record.step) / static_cast<double>(steps_per_epoch_);
   record.samples = record.step * global_batch_;
-  record.loss = report.loss();
   record.lr = report.lr;
-  record.grad_norm = report.grad_norm();
   record.step_ms = step_ms_ / steps;
   record.data_wait_ms = wait_ms_ / steps;
   record.images_per_second = static_cast<double>(samples_) / seconds;
