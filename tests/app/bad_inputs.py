@@ -136,6 +136,7 @@ CASES = [
     ("one beta", train("train.optimizer.betas=[0.9]"), USAGE, ["betas"]),
     ("steps and epochs", train(recipe=lambda p: p.with_text("e.yaml", "steps: 20", "steps: 20\n  epochs: 2")), USAGE, ["epochs", "steps"]),
     ("no sources", train("data.sources=[]"), USAGE, ["data.sources"]),
+    ("mixing with an odd batch", train("data.batch_size=31", 'data.sources[0].augment=["mixup:0.2"]'), USAGE, ["mixup", "even", "31"]),
     ("split upside down", train("data.sources[0].split=[0.8, 0.2]"), USAGE, ["split"]),
     ("unknown augmentation", train("data.sources[0].augment=[spin]"), USAGE, ["spin"]),
     # --- recipe: sizes that do not fit

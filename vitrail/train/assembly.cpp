@@ -28,6 +28,14 @@ int allowed_cores() {
   return std::max(1u, std::thread::hardware_concurrency());
 }
 
+bool mixes_pairs(const std::vector<config::Source>& sources) {
+  return std::any_of(sources.begin(), sources.end(), [](const config::Source& source) {
+    return std::any_of(source.augment.begin(), source.augment.end(), [](const std::string& step) {
+      return step.starts_with("mixup") || step.starts_with("cutmix");
+    });
+  });
+}
+
 /// Folder of a run: its newest valid checkpoint, else the weights written at the end.
 std::string source_in_run(const std::string& folder) {
   if (!list_checkpoints(folder).empty()) return resolve_checkpoint(folder);
@@ -117,6 +125,10 @@ void check_layout(const config::Recipe& recipe, const comm::Mesh& mesh) {
              "[layout] data.batch_size / data ranks must be a multiple of train.micro_batches but "
              "got {} / {} = {} and {}",
              batch, data_ranks, local, recipe.train.micro_batches);
+  VT_REQUIRE(ConfigError, local % 2 == 0 || !mixes_pairs(recipe.data.sources),
+             "[layout] mixup and cutmix mix pairs of a rank's samples, so data.batch_size / data "
+             "ranks must be even but got {} / {} = {}",
+             batch, data_ranks, local);
 }
 
 data::Batch on_device(data::Batch batch, at::Device device) {
