@@ -64,6 +64,10 @@ class Scratch {
 // CMake chooses by the libraries the machine has; without the library it throws ConfigError.
 size_t decode_blosc(std::span<const std::byte> stored, std::span<std::byte> plain,
                     const Where& where);
+/// Writes bytes [first, first + bytes) of a chunk of plain.size() to their place in `plain`; only the
+/// blocks that hold them are decoded. False, with nothing written, when the chunk does not allow it.
+bool decode_blosc_part(std::span<const std::byte> stored, size_t first, size_t bytes,
+                       std::span<std::byte> plain, const Where& where);
 size_t decode_zstd(std::span<const std::byte> stored, std::span<std::byte> plain,
                    const Where& where);
 size_t decode_lz4_block(std::span<const std::byte> stored, std::span<std::byte> plain,

@@ -188,8 +188,29 @@ void ChunkedArray::read_uncached(const Level& level, const Piece& piece, const O
   check_size(level, stored);
   if (is_whole_and_dense(level, piece)) return decode(level, stored, {piece.out, bytes});
   const std::span<std::byte> values = Scratch::get(Scratch::Use::plain, bytes);
-  decode(level, stored, values);
+  if (!decode_part(level, stored, piece, values)) decode(level, stored, values);
   copy_out(level, values.data(), piece);
+}
+
+bool ChunkedArray::decode_part(const Level& level, const Stored& stored, const Piece& piece,
+                               std::span<std::byte> values) const {
+  const ChunkCodecs& codecs = *level.codecs;
+  if (codecs.has_n5_header || codecs.big_endian || codecs.bytes.size() != 1 ||
+      codecs.bytes[0].kind != ByteCodec::Kind::blosc)
+    return false;
+  // From the first to the last element of the piece, as they lie in the chunk.
+  int64_t first = 0, last = 0;
+  for (size_t k = 0; k < axes_; ++k) {
+    first += piece.origin[k] * level.strides[k];
+    last += (piece.origin[k] + piece.sides[k] - 1) * level.strides[k];
+  }
+  const int64_t needed = last + item_ - first;
+  if (needed * 8 > level.bytes * 7) return false;
+  const std::span<std::byte> bytes =
+      Scratch::get(Scratch::Use::stored, static_cast<size_t>(stored.bytes));
+  stored.file->read(stored.offset, bytes);
+  return decode_blosc_part(bytes, static_cast<size_t>(first), static_cast<size_t>(needed), values,
+                           {stored.file->path(), stored.offset});
 }
 
 void ChunkedArray::read_shard(size_t level, const ChunkKey& key, const Piece& piece,

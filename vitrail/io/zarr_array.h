@@ -60,6 +60,10 @@ class ChunkedArray : public ArrayFile {
   void read_chunk(size_t level, const ChunkKey& key, const Piece& asked, const Open& open) const;
   void read_cached(const Level& level, const ChunkKey& key, const Piece& piece,
                    const Open& open) const;
+  /// Decodes what the piece needs where a codec can do less than all of a chunk. False: it cannot, or
+  /// nearly all is needed.
+  bool decode_part(const Level& level, const Stored& stored, const Piece& piece,
+                   std::span<std::byte> values) const;
   void read_uncached(const Level& level, const Piece& piece, const Open& open) const;
   void read_shard(size_t level, const ChunkKey& key, const Piece& piece, const Open& open) const;
   std::shared_ptr<const OpenShard> open_shard(const ShardLayout& layout,
