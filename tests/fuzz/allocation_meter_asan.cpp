@@ -1,10 +1,16 @@
 // The same under AddressSanitizer, which has its own allocator.
 
 #include <atomic>
-
-#include <sanitizer/allocator_interface.h>
+#include <cstddef>
 
 #include "tests/fuzz/allocation_meter.h"
+
+// As in sanitizer/allocator_interface.h, which clang ships and GCC does not.
+extern "C" {
+size_t __sanitizer_get_allocated_size(const volatile void* memory);
+int __sanitizer_install_malloc_and_free_hooks(void (*on_malloc)(const volatile void*, size_t),
+                                              void (*on_free)(const volatile void*));
+}
 
 namespace {
 
@@ -18,8 +24,7 @@ void on_malloc(const volatile void*, size_t bytes) {
 }
 
 void on_free(const volatile void* memory) {
-  const auto* const plain = const_cast<const void*>(memory);
-  if (plain != nullptr) held -= static_cast<int64_t>(__sanitizer_get_allocated_size(plain));
+  if (memory != nullptr) held -= static_cast<int64_t>(__sanitizer_get_allocated_size(memory));
 }
 
 }  // namespace
