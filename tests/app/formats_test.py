@@ -162,6 +162,9 @@ def case_boxes(folder):
     assert np.allclose(batch["boxes"][:, 0], [4, 8, 16, 24], atol=1e-4), batch["boxes"][0]
     assert np.array_equal(batch["box_classes"][:, 0], batch["index"] % 2)
     trains(path)
+    path = recipe(folder, model, [{"reader": "coco", "root": f"{folder}/images", "labels": f"{folder}/boxes.json", "augment": ["mixup:0.2"]}])
+    refused = run(["train", path, "--resume", "never"])
+    assert refused.returncode == 2 and "boxes" in refused.stderr, refused.stderr
 
 
 def volume():

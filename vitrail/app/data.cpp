@@ -2,6 +2,7 @@
 // them.
 
 #include <cstdio>
+#include <filesystem>
 
 #include <unistd.h>
 
@@ -60,7 +61,16 @@ void write_training_statistics(
   data::write_statistics(file, path);
 }
 
+/// Before an hour of reading, not after it.
+void check_folder(const char* option, const std::string& path) {
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  VT_REQUIRE(ConfigError, folder.empty() || std::filesystem::is_directory(folder),
+             "[data] {} {}: there is no folder {}; make it first", option, path, folder.string());
+}
+
 void run_inspect(const InspectArguments& arguments) {
+  check_folder("--statistics", arguments.statistics);
+  check_folder("--contact-sheet", arguments.contact_sheet);
   const config::Recipe recipe = arguments.recipe.load().recipe;
   VT_REQUIRE(ConfigError, arguments.samples >= 1, "[data] --samples must be at least 1 but is {}",
              arguments.samples);

@@ -279,4 +279,12 @@ bool is_final(AugmentKind kind) {
 
 const char* name_of(AugmentKind kind) { return form_of(kind).name; }
 
+bool mixes_pairs(const std::vector<std::string>& steps) {
+  return std::any_of(steps.begin(), steps.end(), [](const std::string& text) {
+    const ParsedAugmentStep parsed = parse_augment_step(text);
+    return parsed.problem.empty() &&
+           (parsed.step.kind == AugmentKind::mixup || parsed.step.kind == AugmentKind::cutmix);
+  });
+}
+
 }  // namespace vitrail::config

@@ -73,5 +73,7 @@ bool is_exact(AugmentKind kind);
 /// True for the steps that are done to the finished image: erasing, mixup, cutmix.
 bool is_final(AugmentKind kind);
 const char* name_of(AugmentKind kind);
+/// True when the list has mixup or cutmix, which make one sample of two.
+bool mixes_pairs(const std::vector<std::string>& steps);
 
 }  // namespace vitrail::config

@@ -5,6 +5,7 @@
 
 #include <fmt/ranges.h>
 
+#include "vitrail/config/augment_steps.h"
 #include "vitrail/core/checked.h"
 #include "vitrail/core/error.h"
 #include "vitrail/core/permutation.h"
@@ -93,6 +94,11 @@ void SourceList::add(const config::Source& source, const config::Model& model, b
                source.weight);
     size = std::llround(source.weight * static_cast<double>(size));
   }
+  VT_REQUIRE(
+      ConfigError, !training || reader->max_boxes() == 0 || !config::mixes_pairs(source.augment),
+      "[data] source '{}': mixup and cutmix are for samples without boxes; leave them out of "
+      "augment",
+      source_name(source));
   max_boxes_ = std::max(max_boxes_, reader->max_boxes());
   entries_.push_back({source_name(source), source.variables, std::move(reader), std::move(windows),
                       std::move(transform), byte_range_of(source, model, raw), is_cached,

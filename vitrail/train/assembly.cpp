@@ -10,6 +10,7 @@
 #include <fmt/ranges.h>
 #include <sched.h>
 
+#include "vitrail/config/augment_steps.h"
 #include "vitrail/core/error.h"
 #include "vitrail/models/weights.h"
 #include "vitrail/parallel/device.h"
@@ -30,9 +31,7 @@ int allowed_cores() {
 
 bool mixes_pairs(const std::vector<config::Source>& sources) {
   return std::any_of(sources.begin(), sources.end(), [](const config::Source& source) {
-    return std::any_of(source.augment.begin(), source.augment.end(), [](const std::string& step) {
-      return step.starts_with("mixup") || step.starts_with("cutmix");
-    });
+    return config::mixes_pairs(source.augment);
   });
 }
 
