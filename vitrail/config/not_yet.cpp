@@ -44,9 +44,6 @@ const std::vector<NotYet>& not_yet_table() {
       {"train.recompute", {"every_k", "selective"}, {}, ""},
       {"parallel.strategy", {"zero1", "zero2", "zero3", "hybrid"}, {}, ""},
       // keys
-      {"model.adaptive.order", {}, {"null"}, ""},
-      {"model.adaptive.importance", {}, {"null"}, ""},
-      {"model.mixed_resolution", {}, {"null"}, ""},
       {"data.share", {}, {"every_rank"}, ""},
       {"parallel.prefetch",
        {},

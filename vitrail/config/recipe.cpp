@@ -8,6 +8,11 @@ int64_t Model::num_patches() const {
   return patches;
 }
 
+int64_t Model::num_leaves() const {
+  if (mixed_resolution.num_tokens > 0) return mixed_resolution.num_tokens;
+  return adaptive.fixed_length * (adaptive.trees == "per_channel" ? in_channels : 1);
+}
+
 int64_t Model::patch_values() const {
   int64_t values = in_channels;
   for (size_t axis = 0; axis < image_size.size(); ++axis) values *= patch_size;

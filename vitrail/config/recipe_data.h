@@ -143,6 +143,7 @@ struct Data {
   double max_broken = 0.01;
   double read_timeout_s = 600;
   int64_t read_retries = 1;
+  Choice patching{"auto", {"auto", "loader", "step"}};
   double cache_gib = 2.0;
   Choice mixing{"sample", {"sample", "batch", "rank"}};
   std::vector<int64_t> ranks_per_source;
@@ -164,6 +165,9 @@ struct Data {
           "a read that takes longer counts as broken; 0 = never");
     visit("read_retries", self.read_retries,
           "how often a read that failed or took too long is tried again");
+    visit("patching", self.patching,
+          "where adaptive leaves are made: by the loader's threads, in the step on the model's "
+          "device, or auto: in the step on a GPU or behind augmentation done there");
     visit("cache_gib", self.cache_gib, "memory for decoded files and chunks per rank");
     visit("mixing", self.mixing,
           "what is made of several sources: a sample of any in every place, one source a batch, or "

@@ -56,15 +56,79 @@ struct Aggregation {
 /// Tokens from adaptive patching: a fixed number of leaves of a tree over the image.
 struct Adaptive {
   int64_t fixed_length = 0;
+  Choice order{"morton", {"morton", "raster"}};
+  Choice importance{"edges", {"edges", "gradient", "variance", "given", "feature_based"}};
+  int64_t importance_channel = 0;
+  int64_t min_leaf = 0;
+  int64_t value_floor = -1;
+  Choice resample{"area", {"area", "cubic", "linear"}};
+  Choice labels{"majority", {"majority", "nearest"}};
+  Choice trees{"shared", {"shared", "per_channel"}};
+  Choice compat{"none", {"none", "ucf-vit"}};
   bool position_embedding = true;
+  bool area_weight = false;
+  Choice loss_space{"leaf", {"leaf", "image"}};
+  std::string scorer_weights;
 
   template <class Self, class Visitor>
   static void fields(Self& self, Visitor& visit) {
     visit("fixed_length", self.fixed_length, "leaves of one sample; 0 = a grid of patches");
+    visit("order", self.order, "order of the leaves");
+    visit("importance", self.importance,
+          "what leaves are divided by: Canny edges, length of the gradient, variance around the "
+          "local mean, one channel of the image, or a network's features lost by blurring");
+    visit("importance_channel", self.importance_channel,
+          "importance given: the channel that holds it");
+    visit("min_leaf", self.min_leaf, "edge of the smallest leaf in pixels; 0 = patch_size");
+    visit("value_floor", self.value_floor,
+          "leaves whose importance sums to no more than this are not divided; -1 = all may be");
+    visit("resample", self.resample,
+          "leaves to patches and back: area average where they shrink and linear where they grow, "
+          "bicubic as OpenCV's, or linear");
+    visit("labels", self.labels, "classes of a patch's pixels: the most frequent, or the nearest");
+    visit("trees", self.trees,
+          "one tree over all channels, or one for each, whose leaves become tokens of their own");
+    visit("compat", self.compat, "another program's rules and order, slow, for comparison");
     visit("position_embedding", self.position_embedding,
-          "an MLP of each leaf's size and centre instead of a table by place in the list");
+          "an MLP of each leaf's size and centre; false: model.pos_embed, by place in the list or "
+          "sin-cos of the centre");
+    visit("area_weight", self.area_weight,
+          "mae, sap: a leaf counts in the loss by the pixels it covers");
+    visit("loss_space", self.loss_space,
+          "mae, sap: where prediction and target are compared: on the leaves' patches, or on the "
+          "image after pasting");
+    visit("scorer_weights", self.scorer_weights,
+          "importance feature_based: safetensors file of a ShuffleNetV2 x0.5 (torchvision names)");
   }
   bool operator==(const Adaptive&) const = default;
+};
+
+/// Tokens of three or more sizes: patches of max_patch are divided down to min_patch where a scorer finds most.
+struct MixedResolution {
+  int64_t num_tokens = 0;
+  std::optional<int64_t> min_patch;
+  int64_t max_patch = 64;
+  Choice scorer{"pixel_blur", {"pixel_blur", "feature_based", "given", "random"}};
+  int64_t scorer_channel = 0;
+  std::string scorer_weights;
+  bool size_embedding = false;
+
+  template <class Self, class Visitor>
+  static void fields(Self& self, Visitor& visit) {
+    visit("num_tokens", self.num_tokens, "tokens of one image; 0 = a grid of patches");
+    visit("min_patch", self.min_patch,
+          "edge of the smallest patch in pixels, and of every token's pixels; null = patch_size, "
+          "which it must equal");
+    visit("max_patch", self.max_patch, "edge of the largest patch, min_patch times a power of two");
+    visit("scorer", self.scorer,
+          "what patches are divided by: the pixels or a network's features lost by blurring, one "
+          "channel of the image, or chance");
+    visit("scorer_channel", self.scorer_channel, "scorer given: the channel that holds it");
+    visit("scorer_weights", self.scorer_weights,
+          "scorer feature_based: safetensors file of a ShuffleNetV2 x0.5 (torchvision names)");
+    visit("size_embedding", self.size_embedding, "add a learned vector for each patch size");
+  }
+  bool operator==(const MixedResolution&) const = default;
 };
 
 struct Model {
@@ -110,6 +174,7 @@ struct Model {
   bool single_channel = false;
   Aggregation aggregation;
   Adaptive adaptive;
+  MixedResolution mixed_resolution;
   // mae
   double mask_ratio = 0.75;
   Choice decoder{"transformer", {"transformer", "linear", "conv"}};
@@ -139,6 +204,8 @@ struct Model {
 
   /// Tokens of the patch grid, class and register tokens not counted.
   int64_t num_patches() const;
+  /// Tokens that are leaves of a tree (adaptive or mixed resolution); 0 = a grid of patches.
+  int64_t num_leaves() const;
   /// patch_size^k * in_channels.
   int64_t patch_values() const;
 
@@ -201,6 +268,7 @@ struct Model {
           "variables: a batch holds one variable, nothing is aggregated");
     visit("aggregation", self.aggregation, "variables: how the tokens of one place become one");
     visit("adaptive", self.adaptive, "tokens from adaptive patching");
+    visit("mixed_resolution", self.mixed_resolution, "tokens of mixed resolution");
     visit("mask_ratio", self.mask_ratio, "mae: share of hidden patches");
     visit("decoder", self.decoder,
           "decoder form: transformer or linear (mae, diffusion), conv or linear (unetr)");
@@ -222,10 +290,11 @@ struct Model {
     visit("time_drop_rate", self.time_drop_rate, "diffusion: dropout inside the time embedding");
     visit("class_drop_rate", self.class_drop_rate,
           "diffusion with classes: share of training samples whose class is hidden, for guidance");
-    visit("loss", self.loss,
-          "vit: cross_entropy, focal, mse (learns num_classes real values); mae: masked_mse (hidden "
-          "patches), mse (all); unetr, sap: any but masked_mse (mse learns num_classes real values a "
-          "pixel); diffusion: mse");
+    visit(
+        "loss", self.loss,
+        "vit: cross_entropy, focal, mse (learns num_classes real values); mae: masked_mse (hidden "
+        "patches), mse (all); unetr, sap: any but masked_mse (mse learns num_classes real values a "
+        "pixel); diffusion: mse");
     visit("label_smoothing", self.label_smoothing, "cross-entropy label smoothing");
     visit("class_weights", self.class_weights,
           "weight of each class in cross-entropy and focal terms; empty = 1");

@@ -96,7 +96,7 @@ void check_mask(const Model& model, bool countable, RuleBook& rules) {
   }
   if (!countable) return;
   const int64_t patches =
-      model.adaptive.fixed_length > 0 ? model.adaptive.fixed_length : model.num_patches();
+      model.num_leaves() > 0 ? model.num_leaves() : model.num_patches();
   const auto kept =
       static_cast<int64_t>(std::floor(static_cast<double>(patches) * (1 - model.mask_ratio)));
   if (kept < 1 || kept >= patches)

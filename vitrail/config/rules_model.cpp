@@ -91,7 +91,7 @@ std::string widths_that_fit(const Trunk& trunk, int64_t step) {
 
 /// Learned tables of these kinds start at sin-cos values.
 bool starts_at_sincos(const Model& model) {
-  return model.pos_embed == "learned" && model.adaptive.fixed_length == 0 &&
+  return model.pos_embed == "learned" && model.num_leaves() == 0 &&
          (model.kind == "mae" || model.kind == "diffusion");
 }
 

@@ -32,14 +32,19 @@ struct Batch {
   at::Tensor mask_noise;   // float [B, L]; undefined = drawn from the run's seed (mae)
   at::Tensor timestep;     // int64 [B]; undefined = drawn (diffusion)
   at::Tensor noise;        // float like image; undefined = drawn (diffusion)
-  at::Tensor leaf_tokens;  // float [B, C, L, P^k]: pixels of adaptive patches, instead of image
-  at::Tensor leaf_boxes;   // float [B, L, 2k]: low and high corner in pixels, axis by axis (lows
-                           // first); a box of no extent is padding
+  /// float [B, C, 2]: values of `image` that are black and white where edges are looked for; equal
+  /// values, or undefined: from the sample's least value to its largest.
+  at::Tensor pixel_range;
+  /// float [B, C, L, P^k]: pixels of the leaves, beside the image or in its place; undefined: models
+  /// with leaves make them of the image.
+  at::Tensor leaf_tokens;
+  at::Tensor leaf_boxes;  // float [B, L, 2k]: low and high corner in pixels, axis by axis (lows
+                          // first); a box of no extent is padding
   /// Names of the image's channels, out of model.variables; empty = all of them in order.
   std::vector<std::string> variables;
   at::Tensor augment_plan;  // uint8 [B, bytes]: steps still to be applied (augment_batch.h)
-  at::Tensor sample_ids;  // int64 [B] on image's device: global sample index, the place of every
-                          // random draw
+  at::Tensor sample_ids;    // int64 [B] on image's device: global sample index, the place of every
+                            // random draw
   int64_t epoch = 0;
   int64_t slot = 0;  // of the first sample in the epoch's global sequence
 
@@ -51,7 +56,7 @@ struct Batch {
     std::vector<at::Tensor*> defined;
     for (at::Tensor* tensor :
          {&image, &label, &label_other, &label_share, &boxes, &box_classes, &mask_noise, &timestep,
-          &noise, &leaf_tokens, &leaf_boxes, &augment_plan, &sample_ids})
+          &noise, &pixel_range, &leaf_tokens, &leaf_boxes, &augment_plan, &sample_ids})
       if (tensor->defined()) defined.push_back(tensor);
     return defined;
   }

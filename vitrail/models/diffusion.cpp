@@ -22,10 +22,10 @@ const config::Model& checked(const config::Model& options) {
       ConfigError, options.embed_dim % 2 == 0,
       "[config] model.embed_dim must be even for the sines and cosines of the time but got {}",
       options.embed_dim);
-  VT_REQUIRE(ConfigError, options.adaptive.fixed_length == 0,
+  VT_REQUIRE(ConfigError, options.num_leaves() == 0,
              "[config] model.adaptive.fixed_length must be 0 for diffusion, which predicts whole "
              "images, but got {}",
-             options.adaptive.fixed_length);
+             options.num_leaves());
   VT_REQUIRE(
       ConfigError, options.patch_drop_rate == 0.0,
       "[config] model.patch_drop_rate must be 0 for diffusion, which predicts every patch, but "

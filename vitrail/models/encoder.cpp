@@ -18,7 +18,7 @@ int64_t prefix_tokens(const config::Model& options) {
 
 Positions::Positions(const config::Model& options, int64_t width)
     : prefix_(prefix_tokens(options)) {
-  const int64_t leaves = options.adaptive.fixed_length;
+  const int64_t leaves = options.num_leaves();
   if (leaves > 0 && options.adaptive.position_embedding) {
     of_leaves_ = std::make_shared<LeafPosition>(options, width);
   } else if (options.pos_embed == "sincos") {
@@ -62,7 +62,7 @@ at::Tensor Positions::of_prefix(const at::Tensor& like) const {
 
 at::Tensor key_mask(const config::Model& options, const data::Batch& batch,
                     const at::Tensor& keep_BK) {
-  if (options.adaptive.fixed_length == 0) return {};
+  if (options.num_leaves() == 0) return {};
   at::Tensor real_BK = real_leaves(batch.leaf_boxes);
   if (keep_BK.defined()) real_BK = real_BK.gather(1, keep_BK);
   const int64_t prefix = prefix_tokens(options);
@@ -113,8 +113,7 @@ at::Tensor Encoder::draw_kept(const data::Batch& batch, const nn::Draws& draws) 
   if (!draws.training || options_.patch_drop_rate == 0.0) return {};
   const int64_t L = num_patches();
   at::Tensor noise_BL = ops::uniform(draws.key(core::Stream::patch_drop, 0), draws.sample_ids, L);
-  if (options_.adaptive.fixed_length > 0)
-    noise_BL = noise_BL + real_leaves(batch.leaf_boxes).logical_not();
+  if (options_.num_leaves() > 0) noise_BL = noise_BL + real_leaves(batch.leaf_boxes).logical_not();
   const int64_t kept = std::max<int64_t>(1, ops::kept_tokens(L, options_.patch_drop_rate));
   return ops::random_masking(noise_BL, kept).keep_BK;
 }

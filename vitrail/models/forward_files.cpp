@@ -89,7 +89,7 @@ data::Batch read_batch(const config::Model& options, const std::string& path, at
   batch.image = read("image", at::kFloat);
   batch.leaf_tokens = read("leaf_tokens", at::kFloat);
   batch.leaf_boxes = read("leaf_boxes", at::kFloat);
-  const bool adaptive = options.adaptive.fixed_length > 0;
+  const bool adaptive = options.num_leaves() > 0;
   const at::Tensor& input = adaptive ? batch.leaf_tokens : batch.image;
   VT_REQUIRE(DataError, input.defined() && input.dim() >= 3 && input.size(0) > 0,
              "[forward] {} must hold {}", path,

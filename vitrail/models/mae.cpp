@@ -91,7 +91,7 @@ ops::Masking Mae::mask(const data::Batch& batch, const nn::Draws& draws) const {
   VT_CHECK(noise_BL.dim() == 2 && noise_BL.size(0) == batch.size() && noise_BL.size(1) == L,
            "[mae] mask_noise must be [{}, {}] but got [{}]", batch.size(), L,
            fmt::join(noise_BL.sizes(), ", "));
-  if (options_.adaptive.fixed_length == 0) return ops::random_masking(noise_BL, kept_);
+  if (options_.num_leaves() == 0) return ops::random_masking(noise_BL, kept_);
   return mask_real(noise_BL, real_leaves(batch.leaf_boxes), options_.mask_ratio, kept_);
 }
 
@@ -136,7 +136,7 @@ at::Tensor Mae::decode(const at::Tensor& latent, const ops::Masking& masking,
 
 /// Pixels as they came, in fp32.
 at::Tensor Mae::target(const data::Batch& batch) const {
-  if (options_.adaptive.fixed_length > 0)
+  if (options_.num_leaves() > 0)
     return batch.leaf_tokens.to(at::kFloat).permute({0, 2, 3, 1}).flatten(2);
   return ops::patchify(batch.image.to(at::kFloat), options_.patch_size,
                        ops::PatchOrder::channel_last);
@@ -150,7 +150,7 @@ at::Tensor Mae::loss(const data::Batch& batch, const at::Tensor& prediction,
     target_BLS = (target_BLS - scale.mean_BL1) / scale.deviation_BL1;
   }
   at::Tensor counts_BL;
-  if (options_.adaptive.fixed_length > 0) counts_BL = real_leaves(batch.leaf_boxes).to(at::kFloat);
+  if (options_.num_leaves() > 0) counts_BL = real_leaves(batch.leaf_boxes).to(at::kFloat);
   return reconstruction_loss(prediction, target_BLS, mask_BL, options_, counts_BL);
 }
 

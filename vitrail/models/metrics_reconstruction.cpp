@@ -232,8 +232,7 @@ void RegressionTally::add(const data::Batch& batch, const Output& output) {
   for (int64_t i = 0; i < batch.size(); ++i) {
     const at::Tensor counts = batch.label[i].isnan().logical_not();
     const at::Tensor truth = batch.label[i].masked_select(counts).to(at::kDouble);
-    const at::Tensor error =
-        output.output[i].masked_select(counts).to(at::kDouble) - truth;
+    const at::Tensor error = output.output[i].masked_select(counts).to(at::kDouble) - truth;
     sums_[kValueCount] += static_cast<double>(truth.numel());
     sums_[kValueError] += total(error.square());
     sums_[kValueDistance] += total(error.abs());

@@ -21,8 +21,9 @@ namespace vitrail::models {
 enum class Task { classification, reconstruction, segmentation, denoising, regression };
 
 struct Output {
-  at::Tensor output;  // vit: logits (values) [B, classes]; mae: prediction [B, L, S]; unetr, sap: logits
-                      // [B, classes, sides...]; diffusion: predicted noise like the image; fp32
+  at::Tensor
+      output;  // vit: logits (values) [B, classes]; mae: prediction [B, L, S]; unetr, sap: logits
+               // [B, classes, sides...]; diffusion: predicted noise like the image; fp32
   at::Tensor
       loss;  // scalar fp32, mean over the batch; undefined when the batch lacks what it needs
   at::Tensor mask;  // mae: [B, L], 1 = hidden

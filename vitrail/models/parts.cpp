@@ -46,7 +46,7 @@ RotaryTable::RotaryTable(const config::Model& options, int64_t prefix, int64_t h
                          double theta)
     : kind_(options.rope.value), prefix_(prefix), head_width_(head_width), theta_(theta) {
   if (kind_ == "none") return;
-  VT_REQUIRE(ConfigError, options.adaptive.fixed_length == 0,
+  VT_REQUIRE(ConfigError, options.num_leaves() == 0,
              "[config] model.rope={} needs a grid of patches, which model.adaptive has not; set "
              "model.rope=none",
              kind_);

@@ -13,8 +13,8 @@
 namespace vitrail::models {
 namespace {
 
-constexpr std::array kLosses{"cross_entropy", "dice",  "dice_ce",         "dice_focal",
-                             "focal",         "generalized_dice", "mse"};
+constexpr std::array kLosses{"cross_entropy",    "dice", "dice_ce", "dice_focal", "focal",
+                             "generalized_dice", "mse"};
 
 /// Before the encoder allocates anything.
 const config::Model& checked(const config::Model& options) {
@@ -44,7 +44,7 @@ bool is_convolution(const std::string& name, const at::Tensor& parameter) {
 /// MONAI's start random, so a width without a table is no error.
 bool starts_at_table(const config::Model& options) {
   const auto axes = static_cast<int64_t>(options.image_size.size());
-  return options.adaptive.fixed_length == 0 && options.embed_dim % (2 * axes) == 0;
+  return options.num_leaves() == 0 && options.embed_dim % (2 * axes) == 0;
 }
 
 }  // namespace

@@ -23,7 +23,7 @@ class Segmenter : public EncoderModel {
 
  protected:
   int64_t axes() const { return static_cast<int64_t>(options_.image_size.size()); }
-  bool adaptive() const { return options_.adaptive.fixed_length > 0; }
+  bool adaptive() const { return options_.num_leaves() > 0; }
   at::ScalarType dtype() const { return encoder_->tokenizer().dtype(); }
   /// Logits or values in fp32 (fp64 stays) and their loss when there are labels.
   Output finish(Output out, const at::Tensor& logits, const at::Tensor& label) const;

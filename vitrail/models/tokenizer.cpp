@@ -33,8 +33,7 @@ at::Tensor keep_tokens(const at::Tensor& x_BLS, const at::Tensor& keep_BK) {
 
 NamedTokenizer make_tokenizer(const config::Model& options) {
   if (!options.variables.empty()) return {"", std::make_shared<VariableTokenizer>(options)};
-  if (options.adaptive.fixed_length > 0)
-    return {"patch_embed", std::make_shared<LeafEmbed>(options)};
+  if (options.num_leaves() > 0) return {"patch_embed", std::make_shared<LeafEmbed>(options)};
   return {"patch_embed", std::make_shared<PatchEmbed>(options)};
 }
 
@@ -97,18 +96,17 @@ void check_image(const config::Model& options, int64_t channels, const at::Tenso
 }
 
 void check_leaves(const config::Model& options, int64_t channels, const data::Batch& batch) {
-  const int64_t L = options.adaptive.fixed_length;
+  const int64_t L = options.num_leaves();
   const auto axes = static_cast<int64_t>(options.image_size.size());
   const std::vector<int64_t> tokens{channels, L, patch_pixels(options)}, boxes{L, 2 * axes};
   const auto fits = [&](const at::Tensor& tensor, const std::vector<int64_t>& shape) {
     return tensor.defined() && tensor.dim() == static_cast<int64_t>(shape.size()) + 1 &&
            tensor.size(0) == batch.size() && tensor.sizes().slice(1) == at::IntArrayRef(shape);
   };
-  VT_CHECK(
-      fits(batch.leaf_tokens, tokens),
-      "[model] leaf_tokens must be [B, {}] (channels, model.adaptive.fixed_length, pixels of a "
-      "patch) but got [{}]",
-      fmt::join(tokens, ", "), shape_of(batch.leaf_tokens));
+  VT_CHECK(fits(batch.leaf_tokens, tokens),
+           "[model] leaf_tokens must be [B, {}] (channels, leaves, pixels of a "
+           "patch) but got [{}]",
+           fmt::join(tokens, ", "), shape_of(batch.leaf_tokens));
   VT_CHECK(fits(batch.leaf_boxes, boxes), "[model] leaf_boxes must be [{}, {}] but got [{}]",
            batch.size(), fmt::join(boxes, ", "), shape_of(batch.leaf_boxes));
 }

@@ -106,7 +106,7 @@ class LeafEmbed : public Tokenizer {
  public:
   explicit LeafEmbed(const config::Model& options);
   at::Tensor forward(const data::Batch& batch, const at::Tensor& keep_BK) const override;
-  int64_t num_patches() const override { return options_.adaptive.fixed_length; }
+  int64_t num_patches() const override { return options_.num_leaves(); }
   at::ScalarType dtype() const override { return layer_->dtype(); }
   std::vector<std::string> prefixes() const override { return {"patch_embed."}; }
 

@@ -217,7 +217,7 @@ at::Tensor VariableTokenizer::forward(const data::Batch& batch, const at::Tensor
 }
 
 int64_t VariableTokenizer::num_patches() const {
-  return adaptive() ? options_.adaptive.fixed_length : options_.num_patches();
+  return adaptive() ? options_.num_leaves() : options_.num_patches();
 }
 
 std::vector<std::string> VariableTokenizer::prefixes() const {

@@ -65,7 +65,7 @@ class VariableTokenizer : public Tokenizer {
   std::vector<std::string> prefixes() const override;
 
  private:
-  bool adaptive() const { return options_.adaptive.fixed_length > 0; }
+  bool adaptive() const { return options_.num_leaves() > 0; }
   void add_aggregation();
   /// The batch's patches one variable at a time, [B, V, K, P^k].
   at::Tensor patches(const data::Batch& batch, int64_t variables, const at::Tensor& keep_BK) const;
