@@ -268,23 +268,10 @@ inline const std::vector<BadRecipe>& bad_models() {
        "[config] model.aggregation.groups must be at least 1 but got 0  (command line: "
        "model.aggregation.groups=0)"},
       {kModel,
-       {"model.kind=unetr", "model.adaptive.fixed_length=16"},
-       "[config] model.adaptive.fixed_length with unetr is not in this version; it must be 0  "
-       "(command line: model.adaptive.fixed_length=16, command line: model.kind=unetr)"},
-      {kModel,
        {"model.kind=diffusion", "model.adaptive.fixed_length=16"},
        "[config] model.adaptive.fixed_length must be 0 for diffusion, which predicts whole "
        "images, but got 16  (command line: model.adaptive.fixed_length=16, command line: "
        "model.kind=diffusion)"},
-      {kModel,
-       {"model.kind=sap", "model.adaptive.fixed_length=22"},
-       "[config] model.adaptive.fixed_length must be a square for sap in 2-D but got 22; 16 or "
-       "25 would do  (command line: model.adaptive.fixed_length=22, command line: "
-       "model.kind=sap)"},
-      {kModel,
-       {"model.kind=sap", "model.image_size=[8,8,8]", "model.adaptive.fixed_length=50"},
-       "[config] model.adaptive.fixed_length must be a cube for sap in 3-D but got 50; 27 or 64 "
-       "would do  (command line: model.adaptive.fixed_length=50, command line: model.kind=sap)"},
       {kModel,
        {"model.adaptive.fixed_length=-1"},
        "[config] model.adaptive.fixed_length must be at least 0 but got -1  (command line: "
@@ -295,27 +282,135 @@ inline const std::vector<BadRecipe>& bad_models() {
        "grid, but got raster  (command line: model.rope=raster, command line: "
        "model.adaptive.fixed_length=16)"},
       {kModel,
-       {"model.adaptive={fixed_length: 16, position_embedding: false}", "model.pos_embed=sincos"},
-       "[config] model.pos_embed sincos needs a grid of patches, which model.adaptive has not; "
-       "set model.adaptive.position_embedding: true or model.pos_embed: learned  (command line: "
-       "model.pos_embed=sincos, command line: model.adaptive={fixed_length: 16, "
-       "position_embedding: false})"},
-      {kModel,
        {"model.kind=mae", "model.adaptive.fixed_length=3", "model.mask_ratio=0.9"},
        "[config] model.mask_ratio must keep and hide at least one of 3 patches but 0.9 keeps 0  "
        "(command line: model.mask_ratio=0.9)"},
       {kModel,
-       {"model.adaptive={fixed_length: 16, order: hilbert}"},
-       "[config] model.adaptive.order is not in this version  (command line: "
-       "model.adaptive={fixed_length: 16, order: hilbert})"},
+       {"model.adaptive={fixed_length: 16, value_floor: -2}"},
+       "[config] model.adaptive.value_floor must be at least -1 but got -2  (command line: "
+       "model.adaptive={fixed_length: 16, value_floor: -2})"},
       {kModel,
-       {"model.adaptive={fixed_length: 16, importance: edges}"},
-       "[config] model.adaptive.importance is not in this version  (command line: "
-       "model.adaptive={fixed_length: 16, importance: edges})"},
+       {"model.adaptive={fixed_length: 16, importance: given, importance_channel: 1}"},
+       "[config] model.adaptive.importance_channel must be at most 0 but got 1  (command line: "
+       "model.adaptive={fixed_length: 16, importance: given, importance_channel: 1})"},
+      {kModel,
+       {"model.adaptive={fixed_length: 16, importance: feature_based}", "model.in_channels=3"},
+       "[config] model.adaptive.scorer_weights must name the network's weights for the "
+       "importance feature_based but is empty  (command line: model.adaptive={fixed_length: 16, "
+       "importance: feature_based})"},
+      {kModel,
+       {"model.adaptive={fixed_length: 16, importance: feature_based, scorer_weights: w}"},
+       "[config] model.adaptive.importance feature_based needs images of 2 sides and 3 "
+       "channels  (command line: model.adaptive={fixed_length: 16, importance: feature_based, "
+       "scorer_weights: w}, r.yaml:1:21, r.yaml:1:57)"},
+      {kModel,
+       {"model.adaptive={fixed_length: 16, trees: per_channel}"},
+       "[config] model.adaptive.trees per_channel needs model.variables, several in a batch, "
+       "whose embeddings tell the leaves apart  (command line: model.adaptive={fixed_length: "
+       "16, trees: per_channel})"},
+      {kModel,
+       {"model.adaptive={fixed_length: 16, trees: per_channel}", "model.kind=sap", "model.variables=[u,v]", "model.in_channels=2"},
+       "[config] model.adaptive.trees per_channel needs model.kind vit or mae but the kind is "
+       "sap, which has one prediction a place  (command line: model.adaptive={fixed_length: 16, "
+       "trees: per_channel}, command line: model.kind=sap)"},
+      {kModel,
+       {"model.adaptive={fixed_length: 16, trees: per_channel, importance: given}", "model.variables=[u,v]", "model.in_channels=2"},
+       "[config] model.adaptive.trees per_channel divides each channel by its own pixels; "
+       "model.adaptive.importance must not be given  (command line: "
+       "model.adaptive={fixed_length: 16, trees: per_channel, importance: given})"},
+      {kModel,
+       {"model.adaptive={fixed_length: 15, compat: ucf-vit}"},
+       "[config] model.adaptive.compat ucf-vit needs a model.adaptive.fixed_length of 3 n + 1 "
+       "but got 15  (command line: model.adaptive={fixed_length: 15, compat: ucf-vit})"},
+      {kModel,
+       {"model.adaptive={fixed_length: 16, compat: ucf-vit}", "model.image_size=[12, 12]"},
+       "[config] model.adaptive.compat ucf-vit needs equal sides that are powers of two but got "
+       "[12, 12]  (command line: model.adaptive={fixed_length: 16, compat: ucf-vit}, command "
+       "line: model.image_size=[12, 12])"},
+      {kModel,
+       {"model.adaptive={fixed_length: 16, compat: ucf-vit, order: raster}"},
+       "[config] model.adaptive.compat ucf-vit has an order and edges of its own; leave "
+       "model.adaptive.importance and model.adaptive.order out  (command line: "
+       "model.adaptive={fixed_length: 16, compat: ucf-vit, order: raster})"},
+      {kModel,
+       {"model.adaptive={fixed_length: 16, area_weight: true}"},
+       "[config] model.adaptive.area_weight needs a loss over leaves, that of mae or sap, but "
+       "the kind is vit  (command line: model.adaptive={fixed_length: 16, area_weight: true})"},
+      {kModel,
+       {"model.adaptive={fixed_length: 16, loss_space: image}", "model.kind=unetr"},
+       "[config] model.adaptive.loss_space image needs mae or sap but the kind is unetr  "
+       "(command line: model.adaptive={fixed_length: 16, loss_space: image}, command line: "
+       "model.kind=unetr)"},
+      {kModel,
+       {"model.adaptive={fixed_length: 16, loss_space: image, area_weight: true}", "model.kind=sap"},
+       "[config] model.adaptive.area_weight belongs to loss_space leaf: on the image every "
+       "pixel counts once already  (command line: model.adaptive={fixed_length: 16, loss_space: "
+       "image, area_weight: true})"},
+      {kModel,
+       {"model.adaptive={fixed_length: 16, loss_space: image}", "model.kind=mae", "model.norm_pix_loss=true"},
+       "[config] model.norm_pix_loss needs model.adaptive.loss_space leaf: normalised patches "
+       "have no image to be pasted to  (command line: model.norm_pix_loss=true, command line: "
+       "model.adaptive={fixed_length: 16, loss_space: image})"},
+      {kModel,
+       {"model.adaptive.fixed_length=16", "model.mixed_resolution={num_tokens: 4, max_patch: 4}"},
+       "[config] model.mixed_resolution and model.adaptive are two ways to make tokens; leave "
+       "one out  (command line: model.mixed_resolution={num_tokens: 4, max_patch: 4}, command "
+       "line: model.adaptive.fixed_length=16)"},
       {kModel,
        {"model.mixed_resolution={num_tokens: 64}"},
-       "[config] model.mixed_resolution is not in this version  (command line: "
-       "model.mixed_resolution={num_tokens: 64})"},
+       "[config] model.mixed_resolution.max_patch must divide every side of model.image_size "
+       "but got 64 and [8, 8]  (r.yaml:1:21)"},
+      {kModel,
+       {"model.mixed_resolution={num_tokens: 4, max_patch: 6}"},
+       "[config] model.mixed_resolution.max_patch must be the smallest patch times a power of "
+       "two but got 6 and 2  (command line: model.mixed_resolution={num_tokens: 4, max_patch: "
+       "6}, r.yaml:1:41)"},
+      {kModel,
+       {"model.mixed_resolution={num_tokens: 4, min_patch: 4, max_patch: 8}"},
+       "[config] model.mixed_resolution.min_patch must equal model.patch_size, the edge of "
+       "every token's pixels, but got 4 and 2  (command line: "
+       "model.mixed_resolution={num_tokens: 4, min_patch: 4, max_patch: 8}, r.yaml:1:41)"},
+      {kModel,
+       {"model.mixed_resolution={num_tokens: 5, max_patch: 4}"},
+       "[config] model.mixed_resolution.num_tokens must be 4 + 3 n and at most 16 but got 5: 4 "
+       "patches of edge 4, and each division adds 3  (command line: "
+       "model.mixed_resolution={num_tokens: 5, max_patch: 4})"},
+      {kModel,
+       {"model.mixed_resolution={num_tokens: 19, max_patch: 4}"},
+       "[config] model.mixed_resolution.num_tokens must be 4 + 3 n and at most 16 but got 19: 4 "
+       "patches of edge 4, and each division adds 3  (command line: "
+       "model.mixed_resolution={num_tokens: 19, max_patch: 4})"},
+      {kModel,
+       {"model.mixed_resolution={num_tokens: 4, max_patch: 4}", "model.kind=diffusion"},
+       "[config] model.mixed_resolution needs images of 2 sides, no model.variables, and a kind "
+       "other than diffusion  (command line: model.mixed_resolution={num_tokens: 4, max_patch: "
+       "4}, r.yaml:1:21, command line: model.kind=diffusion)"},
+      {kModel,
+       {"model.mixed_resolution={num_tokens: 4, max_patch: 4}", "model.rope=axial"},
+       "[config] model.rope must be none with model.mixed_resolution.num_tokens, whose tokens "
+       "form no grid, but got axial  (command line: model.rope=axial, command line: "
+       "model.mixed_resolution={num_tokens: 4, max_patch: 4})"},
+      {kModel,
+       {"model.mixed_resolution={num_tokens: 4, max_patch: 4, scorer: given, scorer_channel: 3}"},
+       "[config] model.mixed_resolution.scorer_channel must be at most 0 but got 3  (command "
+       "line: model.mixed_resolution={num_tokens: 4, max_patch: 4, scorer: given, "
+       "scorer_chann...)"},
+      {kModel,
+       {"model.mixed_resolution={num_tokens: 4, max_patch: 4, scorer: feature_based}"},
+       "[config] model.mixed_resolution.scorer_weights must name the network's weights for the "
+       "scorer feature_based but is empty  (command line: model.mixed_resolution={num_tokens: "
+       "4, max_patch: 4, scorer: feature_based})\n[config] model.mixed_resolution.scorer "
+       "feature_based needs 3 channels but model.in_channels is 1  (command line: "
+       "model.mixed_resolution={num_tokens: 4, max_patch: 4, scorer: feature_based}, "
+       "r.yaml:1:57)"},
+      {kModel,
+       {"data.patching=gpu"},
+       "[config] data.patching must be one of auto, loader, step but got 'gpu'  (command line: "
+       "data.patching=gpu)"},
+      {kModel,
+       {"model.adaptive={fixed_length: 16, order: hilbert}"},
+       "[config] model.adaptive.order must be one of morton, raster but got 'hilbert'  (command "
+       "line: model.adaptive={fixed_length: 16, order: hilbert})"},
       {kModel,
        {"model.preset=mae3d_2b", "model.kind=vit"},
        "[config] model.preset mae3d_2b is for model.kind mae but that is vit; leave model.kind "

@@ -10,8 +10,12 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/view_as_complex.h>
 #include <ATen/ops/view_as_real.h>
+#include <c10/core/DeviceGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include "vitrail/core/error.h"
+#include "vitrail/kernels/rotary.h"
 #include "vitrail/ops/norm.h"
 
 namespace vitrail::ops {
@@ -57,6 +61,48 @@ at::Tensor gather_rows(const at::Tensor& rows_1TP, const at::Tensor& ids_BK, int
   return at::cat({rows_TP.slice(0, 0, prefix).expand({B, prefix, -1}), chosen}, 1);
 }
 
+/// The kernel's result [B, N, T, E], in memory [B, T, N, E] as attention's projection left it.
+at::Tensor rotate_on_gpu(const at::Tensor& given_BNTE, const at::Tensor& cos, const at::Tensor& sin,
+                         bool back) {
+  const at::Tensor x = given_BNTE.stride(-1) == 1 ? given_BNTE : given_BNTE.contiguous();
+  const int64_t B = x.size(0), N = x.size(1), T = x.size(2), E = x.size(3);
+  const at::Tensor out = at::empty({B, T, N, E}, x.options());
+  const kernels::RotaryShape shape{.batch = B,
+                                   .tokens = T,
+                                   .heads = N,
+                                   .pairs = E / 2,
+                                   .stride_batch = x.stride(0),
+                                   .stride_token = x.stride(2),
+                                   .stride_head = x.stride(1),
+                                   .table_stride = cos.size(0) == 1 ? 0 : T * (E / 2),
+                                   .back = back};
+  const c10::DeviceGuard guard(x.device());
+  void* stream =
+      c10::impl::VirtualGuardImpl(x.device().type()).getStream(x.device()).native_handle();
+  const auto* c = cos.const_data_ptr<float>();
+  const auto* s = sin.const_data_ptr<float>();
+  if (x.scalar_type() == at::kFloat)
+    kernels::rotate_f32(x.const_data_ptr<float>(), c, s, shape, out.mutable_data_ptr<float>(),
+                        stream);
+  else
+    kernels::rotate_bf16(static_cast<const uint16_t*>(x.const_data_ptr()), c, s, shape,
+                         static_cast<uint16_t*>(out.mutable_data_ptr()), stream);
+  return out.transpose(1, 2);
+}
+
+struct RotateFunction : torch::autograd::Function<RotateFunction> {
+  static at::Tensor forward(torch::autograd::AutogradContext* node, const at::Tensor& x,
+                            const at::Tensor& cos, const at::Tensor& sin) {
+    node->save_for_backward({cos, sin});
+    return rotate_on_gpu(x, cos, sin, /*back=*/false);
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* node,
+                                                 const torch::autograd::variable_list& gradients) {
+    const auto tables = node->get_saved_variables();
+    return {rotate_on_gpu(gradients[0], tables[0], tables[1], /*back=*/true), {}, {}};
+  }
+};
+
 }  // namespace
 
 Rotary raster_rotary(at::IntArrayRef grid, int64_t prefix, int64_t head_width, double theta) {
@@ -95,12 +141,15 @@ at::Tensor rotate(const at::Tensor& x_BNTE, const Rotary& rotary) {
   VT_CHECK(x_BNTE.size(2) == rotary.cos.size(1) && x_BNTE.size(3) == 2 * rotary.cos.size(2),
            "[rotary] the table must have {} tokens and {} pairs but got {} and {}", x_BNTE.size(2),
            x_BNTE.size(3) / 2, rotary.cos.size(1), rotary.cos.size(2));
-  // A pair (a, b) turned by an angle is (a + ib) (cos + i sin): one kernel each way, nothing of x kept for backward.
-  const at::ScalarType wide = statistics_type(x_BNTE.scalar_type());
+  const at::ScalarType type = x_BNTE.scalar_type();
+  if (x_BNTE.is_cuda() && (type == at::kFloat || type == at::kBFloat16))
+    return RotateFunction::apply(x_BNTE, rotary.cos.contiguous(), rotary.sin.contiguous());
+  // A pair (a, b) turned by an angle is (a + ib) (cos + i sin): nothing of x is kept for backward.
+  const at::ScalarType wide = statistics_type(type);
   const auto like = x_BNTE.options().dtype(wide);
   const at::Tensor turns = at::complex(rotary.cos.to(like), rotary.sin.to(like)).unsqueeze(1);
   const at::Tensor pairs = at::view_as_complex(x_BNTE.to(wide).unflatten(-1, {-1, 2}));
-  return at::view_as_real(pairs * turns).flatten(-2).to(x_BNTE.scalar_type());
+  return at::view_as_real(pairs * turns).flatten(-2).to(type);
 }
 
 }  // namespace vitrail::ops
