@@ -29,6 +29,11 @@ target_include_directories(torch_wheel SYSTEM INTERFACE "${own_fmt}")
 target_include_directories(torch_wheel SYSTEM INTERFACE "${TORCH_DIR}/include" "${TORCH_DIR}/include/torch/csrc/api/include")
 target_link_directories(torch_wheel INTERFACE "${TORCH_DIR}/lib")
 target_link_libraries(torch_wheel INTERFACE torch_cpu c10)
+# at::parallel_for is written out in its header and runs on one thread in sources compiled without OpenMP.
+find_package(OpenMP COMPONENTS CXX)
+if(OpenMP_CXX_FOUND)
+  target_link_libraries(torch_wheel INTERFACE OpenMP::OpenMP_CXX)
+endif()
 if(VITRAIL_CUDA_ENABLED)
   # libtorch_cuda registers its kernels when loaded; the linker must keep it although no symbol is named.
   target_link_libraries(torch_wheel INTERFACE -Wl,--push-state,--no-as-needed torch_cuda c10_cuda -Wl,--pop-state)

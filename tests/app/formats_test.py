@@ -239,16 +239,35 @@ def case_values_of_pixels(folder):
 
 
 def case_adaptive(folder):
-    """The loader makes adaptive patches: training and evaluation of SAP on leaves."""
-    for part in ("images", "masks"):
+    """SAP on leaves of the loader and of the step: the same training, evaluation and predicted masks, also of files larger than the model."""
+    for part in ("images", "masks", "large"):
         os.mkdir(f"{folder}/{part}")
     for i in range(8):
         image = np.zeros((32, 32), np.uint8)
         image[8:20, 4 + i:16 + i] = 200
         Image.fromarray(image).save(f"{folder}/images/{i}.png")
         Image.fromarray((image > 0).astype(np.uint8)).save(f"{folder}/masks/{i}.png")
-    path = recipe(folder, "sap", [{"reader": "images", "root": f"{folder}/images", "labels": f"{folder}/masks"}])
-    assert "dice" in trains(path)
+    Image.fromarray(np.pad(image, ((3, 9), (5, 20)))).save(f"{folder}/large/0.png")
+    source = {"reader": "images", "root": f"{folder}/images", "labels": f"{folder}/masks", "tile": [32, 32]}
+    path = recipe(folder, "sap", [source])
+    losses, metrics, masks = {}, {}, {}
+    for where in ("loader", "step"):
+        chosen = [path, f"data.patching={where}", f"run.name={where}"]
+        must(["train", *chosen, "--resume", "never", "logging.every_steps=1"])
+        steps = [json.loads(line) for line in open(f"{folder}/runs/{where}/metrics.jsonl")]
+        losses[where] = [step["loss"] for step in steps if "split" not in step]
+        metrics[where] = json.loads(must(["eval", *chosen, "--json"]).stdout)["metrics"]
+        for part, shape in (("images", (32, 32)), ("large", (44, 57))):
+            must(["predict", *chosen, "--input", f"{folder}/{part}", "--output", f"{folder}/{where}-{part}"])
+            mask = np.array(Image.open(f"{folder}/{where}-{part}/00000-0.png"))
+            assert mask.shape == shape and set(np.unique(mask)) <= {0, 1}, (mask.shape, np.unique(mask))
+            masks[where, part] = mask
+    print("losses", losses, "metrics", metrics)
+    assert len(losses["loader"]) == 2 and np.allclose(losses["loader"], losses["step"], rtol=1e-6, atol=0), losses
+    assert "dice" in metrics["loader"], metrics
+    assert np.allclose(list(metrics["loader"].values()), list(metrics["step"].values()), rtol=1e-6, atol=0), metrics
+    for part in ("images", "large"):
+        assert np.array_equal(masks["loader", part], masks["step", part]), part
 
 
 def case_mixing(folder):

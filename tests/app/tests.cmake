@@ -20,3 +20,8 @@ foreach(format_case image_list image_list_of_values cifar idx tar npy boxes volu
            COMMAND "${VITRAIL_PYTHON}" "${CMAKE_CURRENT_SOURCE_DIR}/app/formats_test.py" ${format_case})
   set_tests_properties(formats.${format_case} PROPERTIES LABELS program TIMEOUT 300 ENVIRONMENT "VITRAIL=$<TARGET_FILE:vitrail>")
 endforeach()
+foreach(patch_case image training colour volume odd mixed compat bad bench)
+  add_test(NAME patch.${patch_case}
+           COMMAND "${VITRAIL_PYTHON}" "${CMAKE_CURRENT_SOURCE_DIR}/app/patch_test.py" ${patch_case})
+  set_tests_properties(patch.${patch_case} PROPERTIES LABELS program TIMEOUT 300 ENVIRONMENT "VITRAIL=$<TARGET_FILE:vitrail>")
+endforeach()

@@ -37,6 +37,21 @@ config::Model diffusion(bool volume) {
   return options;
 }
 
+/// Leaves are made of the image where the model runs.
+config::Model over_leaves(const char* kind, bool volume, const char* space = "leaf") {
+  config::Model options = segmenter(kind, volume);
+  options.adaptive.fixed_length = 9, options.adaptive.min_leaf = 2;
+  options.adaptive.loss_space.value = space;
+  return options;
+}
+
+config::Model over_patches_of_sizes(const char* kind) {
+  config::Model options = segmenter(kind, false);
+  make_mixed(options);
+  options.pos_embed.value = "sincos";
+  return options;
+}
+
 std::map<std::string, config::Model> cases() {
   std::map<std::string, config::Model> all;
   for (const Variant& variant : variants()) all.emplace(variant.name, variant.options());
@@ -45,7 +60,12 @@ std::map<std::string, config::Model> cases() {
     all.emplace("unetr" + suffix, segmenter("unetr", volume));
     all.emplace("sap" + suffix, segmenter("sap", volume));
     all.emplace("diffusion" + suffix, diffusion(volume));
+    all.emplace("unetr_adaptive" + suffix, over_leaves("unetr", volume));
+    all.emplace("sap_adaptive" + suffix, over_leaves("sap", volume));
+    all.emplace("sap_adaptive_on_the_image" + suffix, over_leaves("sap", volume, "image"));
   }
+  all.emplace("unetr_mixed_resolution", over_patches_of_sizes("unetr"));
+  all.emplace("sap_mixed_resolution", over_patches_of_sizes("sap"));
   return all;
 }
 
@@ -56,6 +76,11 @@ struct Pass {
 
 data::Batch inputs(const config::Model& options, Task task) {
   data::Batch batch = batch_for(options, 3);
+  if (task == Task::segmentation && !batch.image.defined()) {
+    config::Model dense = options;
+    dense.adaptive.fixed_length = 0;
+    batch = batch_for(dense, 3);
+  }
   if (task == Task::segmentation)
     batch.label = (random(batch.image.select(1, 0).sizes(), 7) + 1.0)
                       .mul(0.5 * static_cast<double>(options.num_classes))

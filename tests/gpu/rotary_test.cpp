@@ -28,7 +28,7 @@ struct Turned {
 /// The middle third of a packed projection [B, T, 3 N E], turned, and the gradient of a weighted sum.
 Turned turned(const at::Tensor& packed, int64_t heads, const Rotary& rotary, at::Device device,
               at::ScalarType type) {
-  const at::Tensor leaf = packed.to(device, type).set_requires_grad(true);
+  const at::Tensor leaf = packed.to(device, type).detach().clone().set_requires_grad(true);
   const at::Tensor x = leaf.unflatten(-1, {3, heads, -1}).select(2, 1).transpose(1, 2);
   const at::Tensor out = rotate(x, {rotary.cos.to(device), rotary.sin.to(device)});
   const at::Tensor weights = random(out.sizes()).to(device, type);

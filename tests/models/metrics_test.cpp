@@ -354,8 +354,10 @@ TEST(Metrics, OfReconstructionAreThePlainLoopsInUnitsOfThePixels) {
 TEST(Metrics, APerfectReconstructionHasNoErrorAndPaddingLeavesCountNowhere) {
   config::Model options = options_for("mae", "mse");
   options.patch_size = 2;
+  options.adaptive.fixed_length = 5;
   ReconstructionTally tally(options, {});
   data::Batch batch;
+  batch.image = random({2, 3, 8, 8});
   batch.leaf_tokens = random({2, 3, 5, 4});
   batch.leaf_boxes = at::tensor({0.0, 0.0, 2.0, 2.0}, at::kFloat).repeat({2, 5, 1}).contiguous();
   batch.leaf_boxes.select(1, 4).fill_(0);  // padding

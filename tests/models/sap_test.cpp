@@ -64,54 +64,6 @@ TEST(Sap, EqualsTransposedConvolutionThenConvolution) {
   }
 }
 
-TEST(Sap, LaysAdaptiveLeavesRowMajorInAMosaic) {
-  for (const Sides& sides : {Sides{16, 16}, Sides{8, 8, 8}}) {
-    config::Model options = segmenter("sap", sides, 2);
-    options.adaptive.fixed_length = sides.size() == 2 ? 9 : 8;
-    const int64_t edge = sides.size() == 2 ? 3 : 2;
-    const Sides mosaic(sides.size(), 2 * edge);
-    const auto model = make(options);
-    randomise(*model);
-    data::Batch batch = images(options, 2);
-    batch.image = at::Tensor();
-    batch.leaf_tokens = at::zeros({2, 1});
-    add_leaves(batch, options, edge);
-    batch.label = labels(2, mosaic, 3);
-    const Output out = model->forward(batch, draws_of(batch), {"norm"});
-    EXPECT_EQ(out.output.sizes().vec(), shape_of(2, 3, mosaic));
-    // The last leaf is the last block.
-    const at::Tensor last = out.taps.at("norm").select(1, -1).matmul(
-        parameter_of(*model, "neck.weight").flatten(1));  // [B, W * P^k]
-    at::Tensor block = out.output;
-    for (size_t axis = 0; axis < sides.size(); ++axis)
-      block = block.slice(2 + static_cast<int64_t>(axis), 2 * edge - 2);
-    const at::Tensor expected =
-        parameter_of(*model, "head.weight").flatten(1).matmul(last.view({2, 8, -1})) +
-        parameter_of(*model, "head.bias").unsqueeze(1);
-    EXPECT_LE(worst(block.flatten(2), expected), 1e-5);
-  }
-}
-
-TEST(Sap, LeavesPaddingOutOfTheLoss) {
-  config::Model options = segmenter("sap", {16, 16}, 2);
-  options.adaptive.fixed_length = 9;
-  const auto model = make(options);
-  randomise(*model);
-  data::Batch batch = images(options, 2);
-  add_leaves(batch, options, 3);
-  batch.image = at::Tensor();
-  batch.leaf_boxes.slice(1, 7).fill_(-1.0);  // the last two leaves
-  batch.label = labels(2, {6, 6}, 3);
-  const double loss = model->forward(batch, draws_of(batch)).loss.item<double>();
-  data::Batch other = batch;
-  other.label = batch.label.clone();
-  other.label.slice(1, 4).slice(2, 2).fill_(1);
-  EXPECT_EQ(model->forward(other, draws_of(other)).loss.item<double>(), loss);
-  other.label.slice(1, 4).slice(2, 0, 2).copy_(1 -
-                                               batch.label.slice(1, 4).slice(2, 0, 2).clamp_max(1));
-  EXPECT_NE(model->forward(other, draws_of(other)).loss.item<double>(), loss);
-}
-
 /// 64^3 cubes, patch 4: 85.1 M blocks, 3.1 M positions, 12.6 M neck.
 TEST(Sap, HasTheParametersOfTheSpecifiedModel) {
   config::Model options = segmenter("sap", {64, 64, 64}, 4);
@@ -141,15 +93,16 @@ TEST(Sap, RefusesWhatContradictsItself) {
   const config::Model good = segmenter("sap", {8, 8}, 4);
   EXPECT_EQ(refusal(good), "");
   config::Model bad = good;
-  bad.adaptive.fixed_length = 10;
-  EXPECT_THAT(refusal(bad), HasSubstr("must be s^2 for sap"));
-  EXPECT_THAT(refusal(bad), HasSubstr("the nearest is 9"));
-  bad = good, bad.class_token = true;
+  bad.class_token = true;
   EXPECT_THAT(refusal(bad), HasSubstr("model.class_token is true"));
   bad = good, bad.decoder_embed_dim = 0;
   EXPECT_THAT(refusal(bad), HasSubstr("model.decoder_embed_dim"));
   bad = good, bad.loss.value = "masked_mse";
   EXPECT_THAT(refusal(bad), HasSubstr("model.loss must be one of"));
+  bad = good, bad.adaptive.fixed_length = 10;
+  EXPECT_EQ(refusal(bad), "") << "any number of leaves will do";
+  bad.adaptive.trees.value = "per_channel";
+  EXPECT_THAT(refusal(bad), HasSubstr("one prediction a place"));
 }
 
 TEST(Sap, RefusesLabelsOfAnotherShape) {

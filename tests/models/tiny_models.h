@@ -1,6 +1,7 @@
 #pragma once
 /// Models of a few thousand parameters and inputs for them.
 
+#include <algorithm>
 #include <set>
 #include <string>
 #include <vector>
@@ -9,6 +10,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 
 #include "vitrail/models/model.h"
@@ -36,24 +38,71 @@ inline at::Tensor random(at::IntArrayRef shape, uint16_t layer = 0) {
          2.0;
 }
 
+/// Boxes [count + padding, 2k] that tile an image: the largest, the first of equals, is halved along its longest side until
+/// there are enough. `turn` begins with another axis where sides are equal, so that samples differ.
+inline at::Tensor tiling(const std::vector<int64_t>& sides, int64_t count, int64_t padding = 0,
+                         int64_t turn = 0) {
+  const size_t axes = sides.size();
+  std::vector<std::vector<int64_t>> boxes{std::vector<int64_t>(2 * axes)};
+  std::copy(sides.begin(), sides.end(), boxes[0].begin() + static_cast<std::ptrdiff_t>(axes));
+  while (static_cast<int64_t>(boxes.size()) < count) {
+    size_t largest = 0, longest = 0;
+    int64_t most = 0;
+    for (size_t b = 0; b < boxes.size(); ++b) {
+      int64_t volume = 1;
+      for (size_t a = 0; a < axes; ++a) volume *= boxes[b][axes + a] - boxes[b][a];
+      if (volume > most) most = volume, largest = b;
+    }
+    int64_t length = 0;
+    for (size_t i = 0; i < axes; ++i) {
+      const size_t a = (i + static_cast<size_t>(turn)) % axes;
+      const int64_t side = boxes[largest][axes + a] - boxes[largest][a];
+      if (side > length) length = side, longest = a;
+    }
+    std::vector<int64_t> upper = boxes[largest];
+    const int64_t middle = upper[longest] + length / 2;
+    boxes[largest][axes + longest] = upper[longest] = middle;
+    boxes.push_back(upper);
+  }
+  at::Tensor all = at::zeros({count + padding, static_cast<int64_t>(2 * axes)});
+  for (size_t b = 0; b < boxes.size(); ++b)
+    for (size_t i = 0; i < 2 * axes; ++i)
+      all[static_cast<int64_t>(b)][static_cast<int64_t>(i)] = static_cast<double>(boxes[b][i]);
+  return all;
+}
+
+/// Boxes of `count` samples by their ids; the last third of every tree of sample 1 is padding.
+inline at::Tensor tilings(const config::Model& options, int64_t count) {
+  const int64_t L = options.adaptive.fixed_length, trees = options.num_leaves() / L;
+  std::vector<at::Tensor> samples;
+  for (int64_t id = 0; id < count; ++id) {
+    std::vector<at::Tensor> of_sample;
+    for (int64_t tree = 0; tree < trees; ++tree) {
+      const int64_t padding = id == 1 ? L / 3 : 0;
+      of_sample.push_back(tiling(options.image_size, L - padding, padding, id + tree));
+    }
+    samples.push_back(at::cat(of_sample));
+  }
+  return at::stack(samples);
+}
+
 /// The same sample under the same id in any batch. Adaptive: the last third of sample 1's leaves is padding with
-/// arbitrary content.
+/// arbitrary content; the image comes too where the loss reads it. Mixed resolution: an image.
 inline data::Batch batch_for(const config::Model& options, int64_t size, int64_t first_id = 0) {
   data::Batch batch;
-  const int64_t count = first_id + size, L = options.adaptive.fixed_length;
-  const auto axes = static_cast<int64_t>(options.image_size.size());
-  std::vector<int64_t> shape{count, options.in_channels};
-  if (L > 0) {
+  const int64_t count = first_id + size, L = options.num_leaves();
+  const bool adaptive = options.adaptive.fixed_length > 0;
+  if (adaptive) {
     int64_t pixels = 1;
-    for (int64_t axis = 0; axis < axes; ++axis) pixels *= options.patch_size;
-    batch.leaf_tokens = random({count, options.in_channels, L, pixels}).slice(0, first_id).clone();
-    const at::Tensor low = (random({count, L, axes}, 1) + 1.0) * 3.0;
-    at::Tensor boxes = at::cat({low, low + (random({count, L, axes}, 2) + 1.5)}, -1);
-    if (count > 1) boxes.select(0, 1).slice(0, L - L / 3).zero_();
-    batch.leaf_boxes = boxes.slice(0, first_id).clone();
-  } else {
+    for (size_t axis = 0; axis < options.image_size.size(); ++axis) pixels *= options.patch_size;
+    const int64_t channels = options.adaptive.trees == "shared" ? options.in_channels : 1;
+    batch.leaf_tokens = random({count, channels, L, pixels}).slice(0, first_id).clone();
+    batch.leaf_boxes = tilings(options, count).slice(0, first_id).clone();
+  }
+  if (!adaptive || options.adaptive.loss_space == "image") {
+    std::vector<int64_t> shape{count, options.in_channels};
     shape.insert(shape.end(), options.image_size.begin(), options.image_size.end());
-    batch.image = random(shape).slice(0, first_id).clone();
+    batch.image = random(shape, adaptive ? 1 : 0).slice(0, first_id).clone();
   }
   batch.label = at::arange(first_id, first_id + size, at::kLong).remainder(5);
   batch.sample_ids = at::arange(first_id, first_id + size, at::kLong);
@@ -96,6 +145,12 @@ inline void add_variables(config::Model& options, int64_t count) {
 inline void make_adaptive(config::Model& options) {
   options.adaptive.fixed_length = 6;
   options.pos_embed.value = "learned";
+}
+
+inline void make_mixed(config::Model& options) {
+  options.image_size = {8, 16};
+  options.patch_size = 2, options.mixed_resolution.max_patch = 8;
+  options.mixed_resolution.num_tokens = 11;  // two patches, three divisions
 }
 
 inline const std::vector<Variant>& variants() {
@@ -173,6 +228,68 @@ inline const std::vector<Variant>& variants() {
          config::Model options = tiny("mae");
          make_adaptive(options);
          options.decoder.value = "linear", options.loss.value = "mse", options.class_token = false;
+         return options;
+       }},
+      {"mae_adaptive_by_area",
+       [] {
+         config::Model options = tiny("mae");
+         make_adaptive(options);
+         options.adaptive.area_weight = true;
+         return options;
+       }},
+      {"mae_adaptive_on_the_image",
+       [] {
+         config::Model options = tiny("mae");
+         make_adaptive(options);
+         options.adaptive.loss_space.value = "image", options.adaptive.position_embedding = false;
+         options.pos_embed.value = "sincos";
+         return options;
+       }},
+      {"vit_adaptive_sincos",
+       [] {
+         config::Model options = tiny("vit");
+         make_adaptive(options);
+         options.adaptive.position_embedding = false, options.pos_embed.value = "sincos";
+         return options;
+       }},
+      {"vit_trees_per_channel",
+       [] {
+         config::Model options = tiny("vit");
+         make_adaptive(options);
+         add_variables(options, 3);
+         options.adaptive.trees.value = "per_channel", options.pool.value = "avg";
+         return options;
+       }},
+      {"mae_trees_per_channel",
+       [] {
+         config::Model options = tiny("mae");
+         make_adaptive(options);
+         add_variables(options, 3);
+         options.adaptive.trees.value = "per_channel", options.shared_tokenizer = true;
+         options.adaptive.position_embedding = false;
+         return options;
+       }},
+      {"mae_trees_per_channel_on_the_image",
+       [] {
+         config::Model options = tiny("mae");
+         make_adaptive(options);
+         add_variables(options, 2);
+         options.adaptive.trees.value = "per_channel";
+         options.adaptive.loss_space.value = "image", options.loss.value = "mse";
+         return options;
+       }},
+      {"vit_mixed_resolution",
+       [] {
+         config::Model options = tiny("vit");
+         make_mixed(options);
+         options.mixed_resolution.size_embedding = true, options.pos_embed.value = "sincos";
+         return options;
+       }},
+      {"mae_mixed_resolution",
+       [] {
+         config::Model options = tiny("mae");
+         make_mixed(options);
+         options.pos_embed.value = "learned", options.norm_pix_loss = true;
          return options;
        }},
   };

@@ -319,5 +319,67 @@ TEST(Unetr, PutsAdaptiveLeavesBackWhereTheyWere) {
   }
 }
 
+/// With no position and no norm around the embedding, a mixed-resolution model whose patches all have one size is a dense
+/// one whose tokens come in another order.
+TEST(Unetr, OverLeavesOfAUniformGridIsTheDenseModel) {
+  for (const Form form : {Form::skips, Form::conv, Form::linear}) {
+    config::Model dense = options_of(form, {16, 32}, 4);
+    dense.pos_embed.value = "none";
+    config::Model leaves = dense;
+    leaves.mixed_resolution.num_tokens = 32, leaves.mixed_resolution.max_patch = 8;
+    const auto one = make(dense), other = make(leaves);
+    randomise(*one), randomise(*other);
+    ASSERT_EQ(names_of(one->named_parameters()), names_of(other->named_parameters()));
+    const data::Batch batch = images(dense, 2);
+    const Output straight = one->forward(batch, draws_of(batch)),
+                 pasted = other->forward(batch, draws_of(batch));
+    // Attention adds in another order.
+    const double far = worst(pasted.output, straight.output);
+    std::printf("worst difference %.2e of values up to %.1f (allowed 1e-4)\n", far,
+                straight.output.abs().max().item<double>());
+    EXPECT_LE(far, 1e-4);
+    EXPECT_NEAR(pasted.loss.item<double>(), straight.loss.item<double>(), 1e-4);
+  }
+}
+
+TEST(Unetr, PaddingLeavesChangeNothing) {
+  for (const Form form : {Form::skips, Form::conv, Form::linear}) {
+    config::Model options = options_of(form, {8, 12}, 4);
+    options.adaptive.fixed_length = 9;
+    const auto model = make(options);
+    randomise(*model);
+    data::Batch batch = images(options, 2);
+    const data::Batch leaves = batch_for(options, 2);
+    batch.leaf_tokens = leaves.leaf_tokens, batch.leaf_boxes = leaves.leaf_boxes;
+    const Output before = model->forward(batch, draws_of(batch));
+    batch.leaf_tokens = batch.leaf_tokens.clone();
+    batch.leaf_tokens.select(0, 1).slice(1, 6).fill_(9.0);  // the last three are padding
+    const Output after = model->forward(batch, draws_of(batch));
+    EXPECT_TRUE(at::equal(before.output, after.output));
+    EXPECT_EQ(before.loss.item<double>(), after.loss.item<double>());
+    batch.leaf_tokens.select(0, 1).select(1, 5).copy_(random({2, 16}, 77));
+    EXPECT_GT(worst(model->forward(batch, draws_of(batch)).output, before.output), 1e-4);
+  }
+}
+
+TEST(LeafShares, OfAUniformGridAreOneEach) {
+  const at::Tensor boxes = at::tensor({0.f, 0.f, 2.f, 4.f, 2.f, 4.f, 4.f, 8.f,  //
+                                       0.f, 4.f, 2.f, 8.f, 2.f, 0.f, 4.f, 4.f})
+                               .view({1, 4, 4});
+  const at::Tensor expected = at::tensor({1.f, 0.f, 0.f, 0.f, 0.f, 0.f, 1.f, 0.f,  //
+                                          0.f, 0.f, 0.f, 1.f, 0.f, 1.f, 0.f, 0.f})
+                                  .view({1, 4, 4});
+  EXPECT_TRUE(at::equal(leaf_shares(boxes, {4, 8}, {2, 2}), expected));
+}
+
+TEST(LeafShares, AverageLeavesFinerThanACellByTheirAreas) {
+  // One cell of 4 x 4: a half, a quarter and two eighths.
+  const at::Tensor boxes = at::tensor({0.f, 0.f, 2.f, 4.f, 2.f, 0.f, 4.f, 2.f,  //
+                                       2.f, 2.f, 3.f, 4.f, 3.f, 2.f, 4.f, 4.f})
+                               .view({1, 4, 4});
+  EXPECT_TRUE(at::equal(leaf_shares(boxes, {4, 4}, {1, 1}).flatten(),
+                        at::tensor({.5f, .25f, .125f, .125f})));
+}
+
 }  // namespace
 }  // namespace vitrail::models

@@ -92,14 +92,20 @@ class Convolution(nn.Module):
 
 
 class Net(nn.Module):
-    """kind vit or mae. `image` is [B, V, H, W], or [B, V, L, P^2] with boxes [B, L, 4] (low row, low column, high ...)."""
+    """kind vit or mae. `image` is [B, V, H, W], or [B, V, L, P^2] with boxes [B, L, 4] (low row, low column, high ...).
+
+    apart: every variable has leaves of its own, [B, 1, V * L, P^2], which are never aggregated. area: a leaf counts in the
+    loss by the pixels it covers.
+    """
 
     def __init__(self, kind, variables=4, adaptive=False, table=False, separate=True, embed=True, aggregation="cross_attention",
-                 queries=1, heads=HEADS, groups=1, partial="linear", shared=False, single=False, pool="token", mask_ratio=0.5):
+                 queries=1, heads=HEADS, groups=1, partial="linear", shared=False, single=False, pool="token", mask_ratio=0.5,
+                 apart=False, area=False):
         super().__init__()
         self.kind, self.known, self.adaptive, self.single, self.groups = kind, variables, adaptive, single, groups
         self.pool, self.mask_ratio, self.mixed = pool, mask_ratio, separate is None
-        places = LEAVES if adaptive else SIDES[0] * SIDES[1] // PATCH ** 2
+        self.apart, self.area = apart, area
+        places = LEAVES * (variables if apart else 1) if adaptive else SIDES[0] * SIDES[1] // PATCH ** 2
         layer = (lambda channels: Leaf(channels * PATCH ** 2)) if adaptive else lambda channels: Convolution()
         if self.mixed:
             self.patch_embed = layer(variables)
@@ -107,7 +113,7 @@ class Net(nn.Module):
             self.token_embeds = nn.ModuleList([layer(1) for _ in range(variables if separate else 1)])
             if embed:
                 self.var_embed = nn.Parameter(sincos(variables, WIDTH).float()[None])
-            if not single:
+            if not single and not apart:
                 if groups > 1:
                     size = variables // groups
                     one = lambda: Linear(size) if partial == "linear" else Cross(heads, 1, True)
@@ -128,6 +134,8 @@ class Net(nn.Module):
             self.mask_token = nn.Parameter(torch.zeros(1, 1, 16))
             self.decoder_embed = nn.Linear(WIDTH, 16)
             self.add_positions("decoder_", 16, places, adaptive, table)
+            if apart:
+                self.decoder_var_embed = nn.Parameter(sincos(variables, 16).float()[None])
             self.decoder_blocks, self.decoder_norm = trunk(16, 2, 1), NORM(16)
             self.decoder_pred = nn.Linear(16, PATCH ** 2 * variables)
 
@@ -151,17 +159,20 @@ class Net(nn.Module):
             coded = F.gelu(layer(torch.cat([size, (low + high) / 2], 1)))
             return torch.cat([torch.zeros(1, coded.shape[1]), coded])
         table = getattr(self, prefix + "pos_embed")[0]
-        return torch.cat([table[:1], table[1:][rows]])
+        return torch.cat([table[:1], table[1:][self.places[rows]]])
 
     def tokens(self, image, ids):
         if self.mixed:
             return self.patch_embed(image.permute(0, 2, 3, 1).flatten(2))
         tokens = []
         for place, v in enumerate(ids):
-            token = self.token_embeds[v if len(self.token_embeds) > 1 else 0](image[:, place])
+            pixels = image[:, 0, place * LEAVES:(place + 1) * LEAVES] if self.apart else image[:, place]
+            token = self.token_embeds[v if len(self.token_embeds) > 1 else 0](pixels)
             tokens.append(token + self.var_embed[0, v] if hasattr(self, "var_embed") else token)
         if self.single:
             return tokens[0]
+        if self.apart:
+            return torch.cat(tokens, 1)
         present = list(ids)
         if self.groups > 1:
             size, gathered = self.known // self.groups, []
@@ -194,6 +205,8 @@ class Net(nn.Module):
         x = self.decoder_embed(self.encode(tokens, boxes, rows[visible]))
         full = self.mask_token[0].expand(len(rows), -1).clone()
         full[visible] = x[1:]
+        if self.apart:
+            full = full + self.decoder_var_embed[0, self.variable_of[rows]]
         x = (torch.cat([x[:1], full]) + self.positions("decoder_", boxes, rows))[None]
         for block in self.decoder_blocks:
             x = block(x)
@@ -209,6 +222,10 @@ class Net(nn.Module):
     def run(self, image, ids, boxes=None, noise=None, label=None):
         tokens = self.tokens(image, ids)
         count = tokens.shape[1]
+        self.variable_of = torch.tensor(ids).repeat_interleave(LEAVES)
+        self.places = torch.arange(count)
+        if self.apart:
+            self.places = self.variable_of * LEAVES + torch.arange(LEAVES).repeat(len(ids))
         samples = [(tokens[b], None if boxes is None else boxes[b], self.rows_of(boxes, b, count)) for b in range(len(tokens))]
         if self.kind == "vit":
             output = torch.stack([self.classify(*sample) for sample in samples])
@@ -217,16 +234,23 @@ class Net(nn.Module):
             target = image.permute(0, 2, 3, 1).flatten(2)
         else:
             target = image.unfold(2, PATCH, PATCH).unfold(3, PATCH, PATCH).flatten(2, 3).flatten(3).permute(0, 2, 3, 1).flatten(2)
-        weight = self.decoder_pred.weight.view(PATCH ** 2, self.known, -1)[:, ids].flatten(0, 1)
-        bias = self.decoder_pred.bias.view(PATCH ** 2, self.known)[:, ids].flatten()
+        weight = self.decoder_pred.weight.view(PATCH ** 2, self.known, -1)
+        bias = self.decoder_pred.bias.view(PATCH ** 2, self.known)
         output, mask = torch.zeros_like(target), torch.zeros(target.shape[:2])
-        total = 0
+        total, counted = 0, 0
         for b, sample in enumerate(samples):
             x, hidden = self.reconstruct(*sample, noise[b])
-            prediction, rows = F.linear(x, weight, bias), sample[2]
-            total = total + ((prediction - target[b, rows]).square().mean(-1) * hidden).sum()
+            rows = sample[2]
+            if self.apart:
+                of = self.variable_of[rows]
+                prediction = torch.stack([weight[:, v] @ one + bias[:, v] for v, one in zip(of, x)])
+            else:
+                prediction = F.linear(x, weight[:, ids].flatten(0, 1), bias[:, ids].flatten())
+            counts = (sample[1][rows, 2:] - sample[1][rows, :2]).prod(1) * hidden if self.area else hidden
+            total = total + ((prediction - target[b, rows]).square().mean(-1) * counts).sum()
+            counted = counted + counts.sum()
             output[b, rows], mask[b, rows] = prediction, hidden
-        return {"output": output, "mask": mask}, total / mask.sum()
+        return {"output": output, "mask": mask}, total / counted
 
 
 def model_alone(where, model):
@@ -246,7 +270,9 @@ def recipe_of(net, options):
         model.update(decoder_embed_dim=16, decoder_depth=1, decoder_num_heads=2, decoder_mlp_ratio=2, loss="masked_mse",
                      mask_ratio=net.mask_ratio)
     if net.adaptive:
-        model["adaptive"] = f"{{fixed_length: {LEAVES}, position_embedding: {str(not options.get('table', False)).lower()}}}"
+        table, trees = str(not options.get("table", False)).lower(), "per_channel" if net.apart else "shared"
+        model["adaptive"] = (f"{{fixed_length: {LEAVES}, position_embedding: {table}, trees: {trees}, "
+                             f"area_weight: {str(net.area).lower()}}}")
     words = {"separate": ("shared_tokenizer", lambda v: str(not v).lower()), "embed": ("variable_embedding", lambda v: str(v).lower()),
              "single": ("single_channel", lambda v: str(v).lower()), "pool": ("pool", str)}
     for key, value in options.items():
@@ -260,12 +286,13 @@ def recipe_of(net, options):
     return model
 
 
-def leaf_inputs(batch, channels):
-    """Boxes inside the image; sample 1 has 4 leaves less, with numbers in their place that must not matter."""
-    low = torch.rand(batch, LEAVES, 2) * torch.tensor([6.0, 4.0])
-    boxes = torch.cat([low, low + 1 + torch.rand(batch, LEAVES, 2) * 3], 2)
-    boxes[1, LEAVES - 4:] = 0
-    return torch.randn(batch, channels, LEAVES, PATCH ** 2), boxes
+def leaf_inputs(batch, channels, trees=1):
+    """Boxes inside the image; sample 1 has 4 leaves less a tree, with numbers in their place that must not matter."""
+    low = torch.rand(batch, trees * LEAVES, 2) * torch.tensor([6.0, 4.0])
+    boxes = torch.cat([low, low + 1 + torch.rand(batch, trees * LEAVES, 2) * 3], 2)
+    for tree in range(trees):
+        boxes[1, (tree + 1) * LEAVES - 4:(tree + 1) * LEAVES] = 0
+    return torch.randn(batch, channels, trees * LEAVES, PATCH ** 2), boxes
 
 
 def check(title, kind, ids=None, attention="sdpa", precision="fp32", allowed=common.ALLOWED, batch=3, **options):
@@ -274,11 +301,11 @@ def check(title, kind, ids=None, attention="sdpa", precision="fp32", allowed=com
     ids_used = list(range(net.known)) if ids is None else ids
     boxes = None
     if net.adaptive:
-        image, boxes = leaf_inputs(batch, len(ids_used))
+        image, boxes = leaf_inputs(batch, 1, len(ids_used)) if net.apart else leaf_inputs(batch, len(ids_used))
     else:
         image = torch.randn(batch, len(ids_used), *SIDES)
     image.requires_grad_(True)
-    places = LEAVES if net.adaptive else SIDES[0] * SIDES[1] // PATCH ** 2
+    places = image.shape[2] if net.adaptive else SIDES[0] * SIDES[1] // PATCH ** 2
     noise, label = torch.rand(batch, places), torch.arange(batch) % CLASSES
     results, loss = net.run(image, ids_used, boxes, noise, label)
     for parameter in net.parameters():
@@ -325,6 +352,10 @@ for kind in ("vit", "mae"):
     check("leaves, table of positions", kind, adaptive=True, separate=None, variables=2, table=True)
     check("leaves of variables", kind, ids=[3, 1, 0], adaptive=True)
     check("leaves of variables, one tokenizer", kind, adaptive=True, separate=False)
+    check("leaves of each variable's own tree", kind, adaptive=True, apart=True)
+    check("own trees of some, one tokenizer, table", kind, ids=[3, 1], adaptive=True, apart=True, separate=False, table=True)
     check("leaves of one variable", kind, ids=[1], adaptive=True, single=True)
     check("leaves", kind, adaptive=True, separate=None, variables=2, precision="bf16", allowed=BF16)
+check("leaves by area", "mae", adaptive=True, separate=None, variables=2, area=True)
+check("leaves of own trees by area", "mae", adaptive=True, apart=True, area=True)
 check("leaves, average pool", "vit", adaptive=True, separate=None, variables=2, pool="avg")

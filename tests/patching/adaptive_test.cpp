@@ -19,6 +19,9 @@ namespace {
 
 constexpr core::DrawKey kKey{5, core::Stream::test, 0, 3};
 
+const std::vector<float> kUnit{0, 1};
+const std::vector<float> kUnit3{0, 1, 0, 1, 0, 1};  // black and white of three channels
+
 /// Soft discs (balls) of several sizes with a little noise, values in [0, 1].
 std::vector<float> picture(int64_t channels, const std::vector<int64_t>& sides, uint64_t sample) {
   int64_t pixels = 1;
@@ -48,11 +51,11 @@ std::vector<float> picture(int64_t channels, const std::vector<int64_t>& sides, 
 TEST(Adaptive, TokensAndBoxesHaveTheBatchsLayout) {
   const std::vector<int64_t> sides{64, 48};
   const auto image = picture(3, sides, 1);
-  const AdaptiveOptions options{61, 8};
-  const Leaves leaves = patchify(image, 3, sides, options);
+  const LeafOptions options{61, 8, 8};
+  const Leaves leaves = patchify(image, 3, sides, kUnit3, options);
   ASSERT_EQ(leaves.tokens.size(), 3u * 61 * 64);
   ASSERT_EQ(leaves.boxes.size(), 61u * 4);
-  ASSERT_EQ(leaves.edges.size(), 64u * 48);
+  ASSERT_EQ(leaves.importance.size(), 64u * 48);
   EXPECT_GT(leaves.count, 20);
   double area = 0;
   for (size_t leaf = 0; leaf < 61; ++leaf) {
@@ -76,26 +79,26 @@ TEST(Adaptive, TokensAndBoxesHaveTheBatchsLayout) {
 TEST(Adaptive, CallersMemoryGetsTheSame) {
   const std::vector<int64_t> sides{24, 32, 16};
   const auto image = picture(2, sides, 2);
-  const AdaptiveOptions options{64, 4};
+  const LeafOptions options{64, 4, 4};
   const EdgeOptions edges = drawn_edges(1, 2, 3);
-  const Leaves leaves = patchify(image, 2, sides, options, edges);
+  const Leaves leaves = patchify(image, 2, sides, {}, options, edges);
   std::vector<float> tokens(static_cast<size_t>(token_values(options, 2, 3)), 7.0f);
   std::vector<float> boxes(static_cast<size_t>(box_values(options, 3)), 7.0f);
-  EXPECT_EQ(patchify(image, 2, sides, options, edges, tokens, boxes), leaves.count);
+  EXPECT_EQ(patchify(image, 2, sides, {}, options, edges, tokens, boxes), leaves.count);
   EXPECT_EQ(tokens, leaves.tokens);
   EXPECT_EQ(boxes, leaves.boxes);
 }
 
 TEST(Adaptive, SmallLeavesLieOnEdges) {
   const std::vector<int64_t> sides{128, 128};
-  const Leaves leaves = patchify(picture(1, sides, 3), 1, sides, {196, 4});
+  const Leaves leaves = patchify(picture(1, sides, 3), 1, sides, {}, {196, 4, 4});
   double small = 0, large = 0, small_area = 0, large_area = 0;
   for (size_t leaf = 0; leaf < 196; ++leaf) {
     const float* box = leaves.boxes.data() + 4 * leaf;
     double edges = 0;
     for (auto y = static_cast<size_t>(box[0]); y < static_cast<size_t>(box[2]); ++y)
       for (auto x = static_cast<size_t>(box[1]); x < static_cast<size_t>(box[3]); ++x)
-        edges += leaves.edges[y * 128 + x];
+        edges += leaves.importance[y * 128 + x];
     const bool is_small = box[2] - box[0] <= 4;
     (is_small ? small : large) += edges;
     (is_small ? small_area : large_area) += (box[2] - box[0]) * (box[3] - box[1]);
@@ -110,9 +113,10 @@ TEST(Adaptive, TrainingThresholdsChangeTheTree) {
   const auto image = picture(1, sides, 4);
   std::set<std::vector<float>> trees;
   for (int64_t epoch = 0; epoch < 20; ++epoch)
-    trees.insert(patchify(image, 1, sides, {100, 4}, drawn_edges(0, epoch, 5)).boxes);
+    trees.insert(patchify(image, 1, sides, kUnit, {100, 4, 4}, drawn_edges(0, epoch, 5)).boxes);
   EXPECT_GE(trees.size(), 3u);  // three blurs at least
-  EXPECT_EQ(patchify(image, 1, sides, {100, 4}).boxes, patchify(image, 1, sides, {100, 4}).boxes);
+  EXPECT_EQ(patchify(image, 1, sides, kUnit, {100, 4, 4}).boxes,
+            patchify(image, 1, sides, kUnit, {100, 4, 4}).boxes);
 }
 
 TEST(Adaptive, DefinesWhatOddImagesBecome) {
@@ -122,8 +126,8 @@ TEST(Adaptive, DefinesWhatOddImagesBecome) {
     for (const int64_t side : sides) pixels *= side;
     std::vector<float> image(static_cast<size_t>(pixels), 0.5f);
     image[static_cast<size_t>(pixels / 2)] = 1.0f;
-    const AdaptiveOptions options{32, 4};
-    const Leaves leaves = patchify(image, 1, sides, options);
+    const LeafOptions options{32, 4, 4};
+    const Leaves leaves = patchify(image, 1, sides, {}, options);
     EXPECT_GE(leaves.count, 1);
     std::vector<float> back(image.size());
     paste(leaves.tokens, 1, sides, leaves.boxes, 4, back);
@@ -135,19 +139,19 @@ TEST(Adaptive, RefusesWhatDoesNotFit) {
   const std::vector<float> image(64, 0.0f);
   const std::vector<int64_t> sides{8, 8};
   std::vector<float> tokens(4 * 16), boxes(4 * 4);
-  const AdaptiveOptions options{4, 4};
-  EXPECT_EQ(patchify(image, 1, sides, options, {}, tokens, boxes), 4);
-  EXPECT_THROW(patchify(image, 2, sides, options, {}, tokens, boxes), core::Error);
-  EXPECT_THROW(patchify(image, 1, std::vector<int64_t>{64}, options, {}, tokens, boxes),
+  const LeafOptions options{4, 4, 4};
+  EXPECT_EQ(patchify(image, 1, sides, {}, options, {}, tokens, boxes), 4);
+  EXPECT_THROW(patchify(image, 2, sides, {}, options, {}, tokens, boxes), core::Error);
+  EXPECT_THROW(patchify(image, 1, std::vector<int64_t>{64}, {}, options, {}, tokens, boxes),
                core::Error);
-  EXPECT_THROW(patchify(image, 1, sides, {5, 4}, {}, tokens, boxes), core::Error);
-  EXPECT_THROW(patchify(image, 1, sides, {4, 5}, {}, tokens, boxes), core::Error);
-  EXPECT_THROW(patchify(image, 1, sides, {0, 4}), core::Error);
-  EXPECT_THROW(patchify(image, 1, sides, {4, 0}), core::Error);
-  EXPECT_THROW(patchify(image, 1, sides, {4, 4, -1}), core::Error);
+  EXPECT_THROW(patchify(image, 1, sides, {}, {5, 4, 4}, {}, tokens, boxes), core::Error);
+  EXPECT_THROW(patchify(image, 1, sides, {}, {4, 5, 4}, {}, tokens, boxes), core::Error);
+  EXPECT_THROW(patchify(image, 1, sides, {}, {0, 4, 4}), core::Error);
+  EXPECT_THROW(patchify(image, 1, sides, {}, {4, 0, 4}), core::Error);
+  EXPECT_THROW(patchify(image, 1, sides, {}, {4, 4, -1}), core::Error);
   std::vector<float> broken = image;
   broken[7] = std::numeric_limits<float>::quiet_NaN();
-  EXPECT_THROW(patchify(broken, 1, sides, options), core::Error);
+  EXPECT_THROW(patchify(broken, 1, sides, {}, options), core::Error);
 }
 
 /// Prints ms of the best of five.
@@ -172,7 +176,7 @@ TEST(Adaptive, PrintsItsTimes) {
        {Size{{256, 256}, 1, 196, 8, 2}, Size{{512, 512}, 3, 1024, 8, 8},
         Size{{64, 64, 64}, 1, 512, 4, 2}, Size{{128, 128, 128}, 1, 4096, 8, 2}}) {
     const auto image = picture(size.channels, size.sides, 9);
-    const AdaptiveOptions options{size.length, size.patch, size.min_leaf};
+    const LeafOptions options{size.length, size.patch, size.min_leaf};
     std::vector<uint8_t> bytes(image.size()),
         edges(image.size() / static_cast<size_t>(size.channels));
     const auto axes = std::ssize(size.sides);
@@ -180,7 +184,7 @@ TEST(Adaptive, PrintsItsTimes) {
     std::vector<float> boxes(static_cast<size_t>(box_values(options, axes)));
     int64_t count = 0;
     const double edge_ms = best_ms([&] {
-      to_bytes(image, size.channels, {}, bytes);
+      scale_to_bytes(image, size.channels, {}, bytes);
       edge_map(bytes, size.channels, size.sides, {}, edges);
     });
     const double tree_ms = best_ms([&] { count = leaf_boxes(edges, size.sides, options, boxes); });

@@ -219,6 +219,31 @@ TEST(Edges, OfLargeVolumesDoNotDependOnTheirSlabs) {
   EXPECT_EQ(edges_of(bytes, 1, sides, {3, 60, 110}), plain_edges(bytes, sides, 60, 110));
 }
 
+TEST(Edges, OfALargeImageRepeatWhereTheImageDoes) {
+  constexpr int64_t kTile = 64, kSide = 4096;
+  const std::vector<uint8_t> tile = pattern(1, kTile, kTile);
+  std::vector<uint8_t> bytes(static_cast<size_t>(kSide * kSide));
+  for (int64_t y = 0; y < kSide; ++y)
+    for (int64_t x = 0; x < kSide; x += kTile)
+      std::copy_n(tile.begin() + y % kTile * kTile, kTile, bytes.begin() + y * kSide + x);
+  // Without weak pixels no edge comes from further away than the steps before reach.
+  const auto start = std::chrono::steady_clock::now();
+  const auto edges = edges_of(bytes, 1, {kSide, kSide}, {5, 90, 90});
+  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+  std::printf("edges of %lld^2 pixels: %.0f ms\n", static_cast<long long>(kSide),
+              1e3 * taken.count());
+  const auto row = [&](int64_t y) { return edges.begin() + y * kSide + kTile; };
+  int64_t found = 0, wrong = 0;
+  for (int64_t y = kTile; y < kSide - kTile; ++y) {
+    const auto first = row(kTile + y % kTile);
+    wrong += !std::equal(first, first + kSide - 3 * kTile, row(y));
+    wrong += !std::equal(row(y), row(y) + kSide - 3 * kTile, row(y) + kTile);
+    found += std::count(row(y), row(y) + kTile, 1);
+  }
+  EXPECT_EQ(wrong, 0);
+  EXPECT_GT(found, kSide);
+}
+
 TEST(Edges, OfABallLieOnAllSidesOfIt) {
   const std::vector<int64_t> sides{32, 32, 32};
   const auto edges = edges_of(ball(sides, 10, 200), 1, sides, {1, 75, 125});
@@ -287,35 +312,41 @@ TEST(Edges, BytesComeBackFromNormalisedImages) {
       expected.push_back(static_cast<uint8_t>(v));
     }
   std::vector<uint8_t> bytes(image.size());
-  to_bytes(image, 2, {mean, std, false}, bytes);
+  std::vector<float> range;
+  for (size_t c = 0; c < 2; ++c)
+    range.insert(range.end(), {(0 - mean[c]) / std[c], (1 - mean[c]) / std[c]});
+  scale_to_bytes(image, 2, range, bytes);
   EXPECT_EQ(bytes, expected);
 }
 
 TEST(Edges, StretchesTheImagesOwnRange) {
   const std::vector<float> image{-1000, 0, 3000, 1000};
   std::vector<uint8_t> bytes(4);
-  to_bytes(image, 1, {{}, {}, true}, bytes);
+  scale_to_bytes(image, 1, {}, bytes);
   EXPECT_EQ(bytes, (std::vector<uint8_t>{0, 64, 255, 128}));
-  to_bytes(std::vector<float>(4, 7.0f), 1, {{}, {}, true}, bytes);
+  scale_to_bytes(std::vector<float>(4, 7.0f), 1, {}, bytes);
   EXPECT_EQ(bytes, (std::vector<uint8_t>(4, 0)));
+  scale_to_bytes(image, 1, std::vector<float>{5, 5}, bytes);
+  EXPECT_EQ(bytes, (std::vector<uint8_t>{0, 64, 255, 128}));
 }
 
 TEST(Edges, WidenTheUnitRangeToHoldTheImage) {
+  const std::vector<float> unit{0, 1};
   std::vector<uint8_t> bytes(4);
-  to_bytes(std::vector<float>{0.2f, 0.4f, 0.8f, 0.6f}, 1, {}, bytes);
+  scale_to_bytes(std::vector<float>{0.2f, 0.4f, 0.8f, 0.6f}, 1, unit, bytes);
   EXPECT_EQ(bytes, (std::vector<uint8_t>{51, 102, 204, 153}));
-  to_bytes(std::vector<float>{-1000, 0, 3000, 1000}, 1, {}, bytes);
+  scale_to_bytes(std::vector<float>{-1000, 0, 3000, 1000}, 1, unit, bytes);
   EXPECT_EQ(bytes, (std::vector<uint8_t>{0, 64, 255, 128}));
-  to_bytes(std::vector<float>{0, 0.5f, 2, 1}, 1, {}, bytes);
+  scale_to_bytes(std::vector<float>{0, 0.5f, 2, 1}, 1, unit, bytes);
   EXPECT_EQ(bytes, (std::vector<uint8_t>{0, 64, 255, 128}));
 }
 
 TEST(Edges, RefusePixelsThatAreNoNumbers) {
   std::vector<uint8_t> bytes(4);
   for (const float bad : {NAN, INFINITY, -INFINITY})
-    for (const bool stretch : {false, true}) {
+    for (const std::vector<float>& range : {std::vector<float>{}, {0, 1}}) {
       const std::vector<float> image{0, 1, bad, 0};
-      EXPECT_THROW(to_bytes(image, 1, {{}, {}, stretch}, bytes), core::Error);
+      EXPECT_THROW(scale_to_bytes(image, 1, range, bytes), core::Error);
     }
 }
 

@@ -4,38 +4,26 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <limits>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/patching/resample_cases.h"
 #include "vitrail/core/error.h"
-#include "vitrail/core/philox.h"
-#include "vitrail/patching/adaptive.h"
+#include "vitrail/patching/resample_gather.h"
 
 namespace vitrail::patching {
 namespace {
 
+using test::Case;
+using test::kKey;
+using test::kMethods;
+using test::random_case;
+using test::random_values;
+using test::serialised;
 using testing::ElementsAre;
-
-constexpr core::DrawKey kKey{5, core::Stream::test, 0, 2};
-
-std::vector<float> random_values(size_t count, uint64_t sample) {
-  std::vector<float> values(count);
-  for (size_t i = 0; i < count; ++i)
-    values[i] = core::normal(kKey, sample, static_cast<uint32_t>(i));
-  return values;
-}
-
-std::vector<float> serialised(const std::vector<float>& image, int64_t channels,
-                              const std::vector<int64_t>& sides, const std::vector<float>& boxes,
-                              int64_t patch) {
-  const auto axes = std::ssize(sides);
-  AdaptiveOptions options{std::ssize(boxes) / (2 * axes), patch};
-  std::vector<float> tokens(static_cast<size_t>(token_values(options, channels, axes)));
-  serialise(image, channels, sides, boxes, patch, tokens);
-  return tokens;
-}
 
 TEST(Resample, KeepsChannelsApartAndPixelsInOrder) {
   // 2 channels of 2 x 4, two leaves of 2 x 2
@@ -79,41 +67,11 @@ TEST(Resample, PaddingIsZeroAndPastesNothing) {
   EXPECT_EQ(back, image);
 }
 
-/// Trees over random importance: sides, boxes and a channel count.
-struct Case {
-  std::vector<int64_t> sides;
-  int64_t channels, patch;
-  std::vector<float> boxes;
-};
-
-Case random_case(uint64_t sample, size_t axes, int64_t min_leaf, int64_t patch) {
-  Case made;
-  made.channels = 1 + core::draw(kKey, sample, 0) % 3;
-  made.patch = patch;
-  int64_t pixels = 1;
-  for (uint32_t axis = 0; axis < axes; ++axis) {
-    made.sides.push_back(1 + core::draw(kKey, sample, 1 + axis) % (axes == 2 ? 60 : 24));
-    pixels *= made.sides.back();
-  }
-  std::vector<uint8_t> importance(static_cast<size_t>(pixels));
-  for (size_t i = 0; i < importance.size(); ++i)
-    importance[i] = core::draw(kKey, sample, static_cast<uint32_t>(10 + i)) % 50 == 0;
-  AdaptiveOptions options{40, patch, min_leaf};
-  made.boxes.resize(static_cast<size_t>(box_values(options, std::ssize(made.sides))));
-  leaf_boxes(importance, made.sides, options, made.boxes);
-  return made;
-}
-
-int64_t pixels_in(const Case& made) {
-  int64_t pixels = 1;
-  for (const int64_t side : made.sides) pixels *= side;
-  return pixels;
-}
-
-std::vector<float> there_and_back(const Case& made, const std::vector<float>& image) {
-  const auto tokens = serialised(image, made.channels, made.sides, made.boxes, made.patch);
+std::vector<float> there_and_back(const Case& made, const std::vector<float>& image,
+                                  Resample method = Resample::area) {
   std::vector<float> back(image.size(), -1.0f);
-  paste(tokens, made.channels, made.sides, made.boxes, made.patch, back);
+  paste(serialised(made, image, method), made.channels, made.sides, made.boxes, made.patch, back,
+        method);
   return back;
 }
 
@@ -121,44 +79,53 @@ TEST(Resample, BringsLeavesOfPatchSizeBackExactly) {
   for (const std::vector<int64_t>& sides :
        {std::vector<int64_t>{16, 24}, std::vector<int64_t>{8, 16, 12}}) {
     Case made{sides, 3, 4, {}};
-    AdaptiveOptions options{pixels_in(made), 4};
-    made.boxes.resize(static_cast<size_t>(box_values(options, std::ssize(sides))));
-    const std::vector<uint8_t> importance(static_cast<size_t>(pixels_in(made)), 1);
-    leaf_boxes(importance, sides, options, made.boxes);
-    const auto image = random_values(static_cast<size_t>(3 * pixels_in(made)), 1);
-    EXPECT_EQ(there_and_back(made, image), image);
+    uint32_t draws = 0;
+    for (int64_t z = 0; z < sides[0]; z += 4)
+      for (int64_t y = 0; y < sides[1]; y += 4)
+        for (int64_t x = 0; x < (made.axes() == 3 ? sides[2] : 1); x += 4)
+          test::grow(made, 0, draws, made.axes() == 3 ? std::vector{z, y, x} : std::vector{z, y}, 4,
+                     4);
+    const auto image = random_values(static_cast<size_t>(made.image_values()), 1);
+    for (const Resample method : kMethods) EXPECT_EQ(there_and_back(made, image, method), image);
   }
+}
+
+/// A value of its own for every leaf and channel.
+std::vector<float> constant_on_leaves(const Case& made) {
+  const auto k = static_cast<size_t>(made.axes());
+  std::vector<float> image(static_cast<size_t>(made.image_values()));
+  for (size_t i = 0; i < image.size(); ++i) {
+    size_t place = i % static_cast<size_t>(made.pixels());
+    const size_t channel = i / static_cast<size_t>(made.pixels());
+    std::vector<float> at(k);
+    for (size_t axis = k; axis-- > 0;) {
+      at[axis] = static_cast<float>(place % static_cast<size_t>(made.sides[axis]));
+      place /= static_cast<size_t>(made.sides[axis]);
+    }
+    for (size_t leaf = 0; leaf * 2 * k < made.boxes.size(); ++leaf) {
+      bool inside = true;
+      for (size_t axis = 0; axis < k; ++axis)
+        inside = inside && at[axis] >= made.boxes[leaf * 2 * k + axis] &&
+                 at[axis] < made.boxes[leaf * 2 * k + k + axis];
+      if (inside) image[i] = core::normal(kKey, 99, static_cast<uint32_t>(leaf * 3 + channel));
+    }
+  }
+  return image;
 }
 
 TEST(Resample, BringsImagesThatAreConstantOnTheirLeavesBackExactly) {
   for (uint64_t sample = 0; sample < 60; ++sample) {
     const Case made = random_case(sample, 2 + sample % 2, 1 + static_cast<int64_t>(sample % 5), 4);
-    const auto k = made.sides.size();
-    std::vector<float> image(static_cast<size_t>(made.channels * pixels_in(made)));
-    for (size_t i = 0; i < image.size(); ++i) {
-      size_t place = i % static_cast<size_t>(pixels_in(made));
-      const size_t channel = i / static_cast<size_t>(pixels_in(made));
-      std::vector<float> at(k);
-      for (size_t axis = k; axis-- > 0;) {
-        at[axis] = static_cast<float>(place % static_cast<size_t>(made.sides[axis]));
-        place /= static_cast<size_t>(made.sides[axis]);
-      }
-      for (size_t leaf = 0; leaf * 2 * k < made.boxes.size(); ++leaf) {
-        bool inside = true;
-        for (size_t axis = 0; axis < k; ++axis)
-          inside = inside && at[axis] >= made.boxes[leaf * 2 * k + axis] &&
-                   at[axis] < made.boxes[leaf * 2 * k + k + axis];
-        if (inside) image[i] = core::normal(kKey, 99, static_cast<uint32_t>(leaf * 3 + channel));
-      }
-    }
-    EXPECT_EQ(there_and_back(made, image), image) << "sample " << sample;
+    const std::vector<float> image = constant_on_leaves(made);
+    for (const Resample method : kMethods)
+      EXPECT_EQ(there_and_back(made, image, method), image) << "sample " << sample;
   }
 }
 
 TEST(Resample, StaysWithinTheLeafsOwnRange) {
   for (uint64_t sample = 0; sample < 20; ++sample) {
     const Case made = random_case(sample, 2, 3, 5);
-    const auto image = random_values(static_cast<size_t>(made.channels * pixels_in(made)), sample);
+    const auto image = random_values(static_cast<size_t>(made.image_values()), sample);
     const auto [low, high] = std::minmax_element(image.begin(), image.end());
     for (const float value : there_and_back(made, image)) {
       EXPECT_GE(value, *low);
@@ -167,66 +134,215 @@ TEST(Resample, StaysWithinTheLeafsOwnRange) {
   }
 }
 
-std::vector<int64_t> labelled(const std::vector<int64_t>& labels, const std::vector<int64_t>& sides,
-                              const std::vector<float>& boxes, int64_t patch) {
-  const auto axes = std::ssize(sides);
-  AdaptiveOptions options{std::ssize(boxes) / (2 * axes), patch};
-  std::vector<int64_t> out(static_cast<size_t>(token_values(options, 1, axes)), 55);
-  serialise_labels(labels, sides, boxes, patch, out);
+TEST(AxisWeights, EqualThePlainFormulas) {
+  double worst = 0;
+  for (const Resample method : kMethods)
+    for (int32_t from = 1; from <= 33; ++from)
+      for (int32_t to = 1; to <= 33; ++to) {
+        const Axis axis = make_axis(method, from, to);
+        const auto plain = test::plain_matrix(method, from, to);
+        for (int32_t i = 0; i < to; ++i) {
+          const AxisTaps taps = taps_of(axis, i);
+          ASSERT_TRUE(taps.first >= 0 && taps.count >= 1 && taps.first + taps.count <= from);
+          for (int32_t j = 0; j < from; ++j)
+            worst =
+                std::max(worst, std::abs(weight_of(taps, j) -
+                                         plain[static_cast<size_t>(i)][static_cast<size_t>(j)]));
+          for (int32_t j = taps.first; j < taps.first + taps.count; ++j) {
+            const AxisRange results = results_with(axis, j);
+            EXPECT_TRUE(results.low >= 0 && results.low <= i && i < results.high &&
+                        results.high <= to)
+                << from << " to " << to << ": value " << j << ", result " << i;
+          }
+        }
+      }
+  std::printf("worst difference %.1e (allowed 1e-14)\n", worst);
+  EXPECT_LE(worst, 1e-14);  // centres of up to 33, rounded at 4e-15 in the plain form
+}
+
+TEST(AxisWeights, HoldWhereSidesAreLargest) {
+  const Axis axis = make_axis(Resample::cubic, 1 << 14, (1 << 14) - 1);
+  const AxisTaps last = taps_of(axis, axis.to - 1);
+  EXPECT_EQ(last.first + last.count, axis.from);
+  const AxisRange results = results_with(axis, axis.from - 1);
+  EXPECT_TRUE(results.low < axis.to && results.high == axis.to);
+  EXPECT_EQ(taps_of(make_axis(Resample::area, 1 << 24, 3), 2).count, (1 << 24) / 3 + 1);
+}
+
+/// All maps of all leaves by plain sums over whole blocks, in double.
+double worst_against_plain(const Case& made, Resample method, bool is_paste) {
+  const auto in =
+      random_values(static_cast<size_t>(is_paste ? made.token_values() : made.image_values()), 7);
+  std::vector<float> out(static_cast<size_t>(is_paste ? made.image_values() : made.token_values()),
+                         5.0f);
+  if (is_paste)
+    paste(in, made.channels, made.sides, made.boxes, made.patch, out, method);
+  else
+    serialise(in, made.channels, made.sides, made.boxes, made.patch, out, method);
+  const auto k = static_cast<size_t>(made.axes());
+  const std::vector<float>&image = is_paste ? out : in, &tokens = is_paste ? in : out;
+  double worst = 0;
+  for (int64_t c = 0; c < made.channels; ++c)
+    for (int64_t leaf = 0; leaf < made.leaves(); ++leaf) {
+      const float* box = made.boxes.data() + static_cast<size_t>(leaf) * 2 * k;
+      int64_t low[3] = {0, 0, 0}, size[3] = {1, 1, 1}, patch[3] = {1, 1, 1}, sides[3] = {1, 1, 1};
+      for (size_t a = 0; a < k; ++a) {
+        low[3 - k + a] = static_cast<int64_t>(box[a]);
+        size[3 - k + a] = static_cast<int64_t>(box[k + a] - box[a]);
+        patch[3 - k + a] = made.patch;
+        sides[3 - k + a] = made.sides[a];
+      }
+      if (size[1] == 0) continue;
+      const int64_t* from = is_paste ? patch : size;
+      const int64_t* to = is_paste ? size : patch;
+      std::vector<std::vector<double>> weights[3];
+      for (int a = 0; a < 3; ++a) weights[a] = test::plain_matrix(method, from[a], to[a]);
+      const auto place = [&](bool in_image, int64_t z, int64_t y, int64_t x) {
+        return static_cast<size_t>(
+            in_image ? ((c * sides[0] + low[0] + z) * sides[1] + low[1] + y) * sides[2] + low[2] + x
+                     : (((c * made.leaves() + leaf) * patch[0] + z) * patch[1] + y) * patch[2] + x);
+      };
+      for (int64_t z = 0; z < to[0]; ++z)
+        for (int64_t y = 0; y < to[1]; ++y)
+          for (int64_t x = 0; x < to[2]; ++x) {
+            double sum = 0;
+            for (int64_t kz = 0; kz < from[0]; ++kz)
+              for (int64_t ky = 0; ky < from[1]; ++ky)
+                for (int64_t kx = 0; kx < from[2]; ++kx)
+                  sum += weights[0][static_cast<size_t>(z)][static_cast<size_t>(kz)] *
+                         weights[1][static_cast<size_t>(y)][static_cast<size_t>(ky)] *
+                         weights[2][static_cast<size_t>(x)][static_cast<size_t>(kx)] *
+                         (is_paste ? tokens : image)[place(!is_paste, kz, ky, kx)];
+            const double found = (is_paste ? image : tokens)[place(is_paste, z, y, x)];
+            worst = std::max(worst, std::abs(found - sum));
+          }
+    }
+  return worst;
+}
+
+TEST(Resample, EqualsPlainSums) {
+  double worst = 0;
+  for (uint64_t sample = 0; sample < 12; ++sample)
+    for (const Resample method : kMethods)
+      for (const bool is_paste : {false, true})
+        worst = std::max(worst, worst_against_plain(random_case(sample, 2 + sample % 2, 3, 4),
+                                                    method, is_paste));
+  std::printf("worst difference %.1e (allowed 1e-6)\n", worst);
+  EXPECT_LE(worst, 1e-6);  // values up to 8, rounded to floats once: 2.4e-7
+}
+
+double dot(const std::vector<float>& a, const std::vector<float>& b) {
+  double sum = 0;
+  for (size_t i = 0; i < a.size(); ++i) sum += static_cast<double>(a[i]) * b[i];
+  return sum;
+}
+double norm(const std::vector<float>& a) { return std::sqrt(dot(a, a)); }
+
+TEST(Resample, AdjointsAreExact) {
+  double worst = 0;
+  for (uint64_t sample = 0; sample < 40; ++sample)
+    for (const Resample method : kMethods) {
+      const Case made =
+          random_case(sample, 2 + sample % 2, 1 + static_cast<int64_t>(sample % 7), 5);
+      const auto& [sides, channels, patch, boxes] = made;
+      const auto image = random_values(static_cast<size_t>(made.image_values()), 1);
+      const auto tokens = random_values(static_cast<size_t>(made.token_values()), 2);
+      std::vector<float> to_tokens(tokens.size(), 3.0f), to_image(image.size(), 3.0f);
+      serialise(image, channels, sides, boxes, patch, to_tokens, method);
+      serialise_adjoint(tokens, channels, sides, boxes, patch, to_image, method);
+      const double scale = norm(image) * norm(tokens);
+      worst = std::max(worst, std::abs(dot(to_tokens, tokens) - dot(image, to_image)) / scale);
+      paste(tokens, channels, sides, boxes, patch, to_image, method);
+      paste_adjoint(image, channels, sides, boxes, patch, to_tokens, method);
+      worst = std::max(worst, std::abs(dot(to_image, image) - dot(tokens, to_tokens)) / scale);
+    }
+  std::printf("worst relative difference %.1e (allowed 1e-6)\n", worst);
+  EXPECT_LE(worst, 1e-6);  // floats round at 6e-8
+}
+
+/// What the GPU's threads compute, run here.
+std::vector<float> gathered_map(const Case& made, const LeafMap& map,
+                                const std::vector<float>& in) {
+  LeafBatch leaves;
+  leaves.boxes = made.boxes.data();
+  leaves.batch = 1;
+  leaves.leaves = made.leaves();
+  leaves.axes = static_cast<int32_t>(made.axes());
+  leaves.patch_size = static_cast<int32_t>(made.patch);
+  for (int64_t a = 0; a < made.axes(); ++a)
+    leaves.sides[3 - made.axes() + a] = static_cast<int32_t>(made.sides[static_cast<size_t>(a)]);
+  const int64_t row = leaves.sides[2], plane = leaves.sides[1] * row;
+  const int64_t patch_row = leaves.patch(2), patch_plane = leaves.patch(1) * patch_row;
+  const bool to_patch = map.to_patch();
+  std::vector<float> out(static_cast<size_t>(to_patch ? made.token_values() : made.image_values()),
+                         0.0f);
+  for (int64_t c = 0; c < made.channels; ++c)
+    for (int64_t leaf = 0; leaf < made.leaves(); ++leaf) {
+      const LeafBox box = leaf_box(leaves, leaf);
+      EXPECT_FALSE(box.is_bad);
+      if (box.is_padding) continue;
+      const int64_t token = (c * made.leaves() + leaf) * made.patch_pixels();
+      const int64_t pixel = c * made.pixels() + box.low[0] * plane + box.low[1] * row + box.low[2];
+      const ValueBlock from = to_patch ? ValueBlock{in.data() + pixel, plane, row}
+                                       : ValueBlock{in.data() + token, patch_plane, patch_row};
+      float* to = out.data() + (to_patch ? token : pixel);
+      Axis axes[3];
+      for (int a = 0; a < 3; ++a) axes[a] = map.axis(box.size[a], leaves.patch(a));
+      for (int32_t z = 0; z < (to_patch ? leaves.patch(0) : box.size[0]); ++z)
+        for (int32_t y = 0; y < (to_patch ? leaves.patch(1) : box.size[1]); ++y)
+          for (int32_t x = 0; x < (to_patch ? leaves.patch(2) : box.size[2]); ++x)
+            to[z * (to_patch ? patch_plane : plane) + y * (to_patch ? patch_row : row) + x] =
+                map.is_adjoint
+                    ? adjoint_gathered(from, axes, z, y, x,
+                                       [&](int a, int32_t i) { return taps_of(axes[a], i); })
+                    : gathered(from, taps_of(axes[0], z), taps_of(axes[1], y), taps_of(axes[2], x));
+    }
   return out;
 }
 
-TEST(Resample, LabelsFollowTheMajority) {
-  const std::vector<int64_t> labels{0,  0,  2, 2,  //
-                                    0,  1,  1, 1,  //
-                                    -1, -1, 3, 4,  //
-                                    -1, 7,  4, 3};
-  // 2 and 1 twice each: the least of equals; -1 has no vote; 3 and 4 likewise
-  EXPECT_THAT(labelled(labels, {4, 4}, {0, 0, 4, 4, 0, 0, 0, 0}, 2),
-              ElementsAre(0, 1, 7, 3, -1, -1, -1, -1));
-  EXPECT_THAT(labelled({-1, -1, -1, -1}, {2, 2}, {0, 0, 2, 2}, 1), ElementsAre(-1));
-  // 3 pixels to 2: the middle one's centre begins the second place
-  EXPECT_THAT(labelled({5, 6, 6}, {1, 3}, {0, 0, 1, 3}, 2), ElementsAre(5, 6, 5, 6));
-  // 2 pixels to 4: the nearest
-  EXPECT_THAT(labelled({5, 6}, {1, 2}, {0, 0, 1, 2}, 4),
-              ElementsAre(5, 5, 6, 6, 5, 5, 6, 6, 5, 5, 6, 6, 5, 5, 6, 6));
-}
-
-TEST(Resample, LabelsOfPatchSizedLeavesAreTheMask) {
-  std::vector<int64_t> labels;
-  for (uint32_t i = 0; i < 64; ++i) labels.push_back(core::draw(kKey, 3, i) % 5);
-  std::vector<float> boxes;
-  std::vector<int64_t> expected;
-  for (int64_t y = 0; y < 8; y += 4)
-    for (int64_t x = 0; x < 8; x += 4) {
-      for (const int64_t v : {y, x, y + 4, x + 4}) boxes.push_back(static_cast<float>(v));
-      for (int64_t p = 0; p < 16; ++p)
-        expected.push_back(labels[static_cast<size_t>((y + p / 4) * 8 + x + p % 4)]);
+TEST(Resample, TheGpusSumsAreTheSame) {
+  double worst = 0;
+  for (uint64_t sample = 0; sample < 12; ++sample)
+    for (const Resample method : kMethods) {
+      const Case made =
+          random_case(sample, 2 + sample % 2, 1 + static_cast<int64_t>(sample % 5), 4);
+      const auto& [sides, channels, patch, boxes] = made;
+      const auto image = random_values(static_cast<size_t>(made.image_values()), 3);
+      const auto tokens = random_values(static_cast<size_t>(made.token_values()), 4);
+      const auto compare = [&](const LeafMap& map, auto&& function) {
+        const std::vector<float>& in = map.to_patch() ? image : tokens;
+        std::vector<float> out(map.to_patch() ? tokens.size() : image.size());
+        function(in, channels, sides, boxes, patch, out, method);
+        const std::vector<float> other = gathered_map(made, map, in);
+        for (size_t i = 0; i < out.size(); ++i)
+          worst = std::max(worst, static_cast<double>(std::abs(out[i] - other[i]) /
+                                                      std::max(1.0f, std::abs(out[i]))));
+      };
+      compare({method, false, false}, [](auto&&... a) { serialise(a...); });
+      compare({method, false, true}, [](auto&&... a) { serialise_adjoint(a...); });
+      compare({method, true, false}, [](auto&&... a) { paste(a...); });
+      compare({method, true, true}, [](auto&&... a) { paste_adjoint(a...); });
     }
-  EXPECT_EQ(labelled(labels, {8, 8}, boxes, 4), expected);
+  std::printf("worst difference %.1e (allowed 2e-7)\n", worst);
+  EXPECT_LE(worst, 2e-7);  // both add doubles and round once, in other orders: an ulp is 1.2e-7
 }
 
-TEST(Resample, MosaicsAreRowsOfLeaves) {
-  // four leaves of 2 x 2
-  std::vector<int64_t> leaves(16), mosaic(16);
-  for (int64_t i = 0; i < 16; ++i) leaves[static_cast<size_t>(i)] = i;
-  to_mosaic<int64_t>(leaves, 2, 2, mosaic);
-  EXPECT_THAT(mosaic, ElementsAre(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
-  const std::vector<float> values(mosaic.begin(), mosaic.end());
-  std::vector<float> back(16);
-  from_mosaic<float>(values, 2, 2, back);
-  EXPECT_TRUE(std::equal(back.begin(), back.end(), leaves.begin()));
-  // eight leaves of 2 x 2 x 2
-  std::vector<int64_t> cube(64), built(64);
-  for (int64_t i = 0; i < 64; ++i) cube[static_cast<size_t>(i)] = i;
-  to_mosaic<int64_t>(cube, 3, 2, built);
-  EXPECT_EQ(built[0], 0);
-  EXPECT_EQ(built[2], 8);        // x = 2: the second leaf
-  EXPECT_EQ(built[2 * 4], 16);   // y = 2: the third
-  EXPECT_EQ(built[2 * 16], 32);  // z = 2: the fifth
-  EXPECT_EQ(built[16], 4);       // z = 1: inside the first
-  std::vector<int64_t> wrong(12);
-  EXPECT_THROW(to_mosaic<int64_t>(std::vector<int64_t>(12), 2, 2, wrong), core::Error);
+TEST(Resample, AChannelIsSeenInItsOwnTokensOnly) {
+  Case made = random_case(8, 2, 3, 4);
+  made.channels = 3;
+  auto image = random_values(static_cast<size_t>(made.image_values()), 5);
+  for (const Resample method : kMethods) {
+    const auto before = serialised(made, image, method);
+    auto changed = image;
+    for (int64_t p = 0; p < made.pixels(); ++p)
+      changed[static_cast<size_t>(made.pixels() + p)] += 2.0f;
+    const auto after = serialised(made, changed, method);
+    const size_t third = before.size() / 3;
+    EXPECT_TRUE(std::equal(before.begin(), before.begin() + third, after.begin()));
+    EXPECT_TRUE(std::equal(before.begin() + 2 * third, before.end(), after.begin() + 2 * third));
+    EXPECT_FALSE(
+        std::equal(before.begin() + third, before.begin() + 2 * third, after.begin() + third));
+  }
 }
 
 TEST(Resample, RefusesBoxesThatAreNone) {
@@ -239,6 +355,7 @@ TEST(Resample, RefusesBoxesThatAreNone) {
                                         {nan, 0, 4, 4},
                                         {0, 0, 4, 1e30f}})
     EXPECT_THROW(serialised(image, 1, {4, 4}, box, 2), core::Error);
+  EXPECT_THROW(serialised(image, 1, {4, 4}, {0, 0, 4, 4}, kLargestPatch + 1), core::Error);
   std::vector<float> tokens(3);
   EXPECT_THROW(
       serialise(image, 1, std::vector<int64_t>{4, 4}, std::vector<float>{0, 0, 4, 4}, 2, tokens),

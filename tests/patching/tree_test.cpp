@@ -3,13 +3,19 @@
 #include "vitrail/patching/tree.h"
 
 #include <algorithm>
+#include <bit>
+#include <chrono>
+#include <limits>
 #include <map>
 #include <numeric>
 
+#include <fmt/ranges.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include "vitrail/core/error.h"
 #include "vitrail/core/philox.h"
+#include "vitrail/patching/tree_division.h"
 
 namespace vitrail::patching {
 namespace {
@@ -62,7 +68,7 @@ void expect_tiling(const std::vector<Box<K>>& leaves, const Sides<K>& sides) {
 
 /// A leaf of the brute force: the whole cell, of which only what is in the image counts.
 template <int K>
-struct Cell {
+struct PlainCell {
   Sides<K> low;
   int64_t edge;
 
@@ -75,10 +81,10 @@ struct Cell {
 
 /// Child cells with at least one pixel, the last axis changing fastest.
 template <int K>
-std::vector<Cell<K>> children(const Cell<K>& cell, const Sides<K>& sides) {
-  std::vector<Cell<K>> found;
+std::vector<PlainCell<K>> children(const PlainCell<K>& cell, const Sides<K>& sides) {
+  std::vector<PlainCell<K>> found;
   for (int corner = 0; corner < 1 << K; ++corner) {
-    Cell<K> child{cell.low, cell.edge / 2};
+    PlainCell<K> child{cell.low, cell.edge / 2};
     bool exists = true;
     for (int axis = 0; axis < K; ++axis) {
       child.low[axis] += (corner >> (K - 1 - axis) & 1) * child.edge;
@@ -91,9 +97,9 @@ std::vector<Cell<K>> children(const Cell<K>& cell, const Sides<K>& sides) {
 
 /// A cell with one child alone is that child.
 template <int K>
-Cell<K> shrunk(Cell<K> cell, const Sides<K>& sides, int64_t min_leaf) {
+PlainCell<K> shrunk(PlainCell<K> cell, const Sides<K>& sides, int64_t min_leaf) {
   while (cell.edge > min_leaf) {
-    const std::vector<Cell<K>> parts = children<K>(cell, sides);
+    const std::vector<PlainCell<K>> parts = children<K>(cell, sides);
     if (parts.size() > 1) break;
     cell = parts[0];
   }
@@ -106,7 +112,7 @@ std::vector<Box<K>> brute_force(const std::vector<uint8_t>& importance, const Si
                                 const TreeOptions& options) {
   int64_t edge = options.min_leaf;
   while (edge < *std::max_element(sides.begin(), sides.end())) edge *= 2;
-  std::vector<Cell<K>> leaves{shrunk<K>({{}, edge}, sides, options.min_leaf)};
+  std::vector<PlainCell<K>> leaves{shrunk<K>({{}, edge}, sides, options.min_leaf)};
   for (;;) {
     size_t best = leaves.size();
     int64_t best_sum = -1;
@@ -121,14 +127,44 @@ std::vector<Box<K>> brute_force(const std::vector<uint8_t>& importance, const Si
         best = i, best_sum = sum;
     }
     if (best == leaves.size()) break;
-    std::vector<Cell<K>> parts = children<K>(leaves[best], sides);
-    for (Cell<K>& part : parts) part = shrunk<K>(part, sides, options.min_leaf);
+    std::vector<PlainCell<K>> parts = children<K>(leaves[best], sides);
+    for (PlainCell<K>& part : parts) part = shrunk<K>(part, sides, options.min_leaf);
     leaves.erase(leaves.begin() + static_cast<std::ptrdiff_t>(best));
     leaves.insert(leaves.begin() + static_cast<std::ptrdiff_t>(best), parts.begin(), parts.end());
   }
   std::vector<Box<K>> boxes;
-  for (const Cell<K>& leaf : leaves) boxes.push_back(leaf.box(sides));
+  for (const PlainCell<K>& leaf : leaves) boxes.push_back(leaf.box(sides));
   return boxes;
+}
+
+/// Bits of the low corner interleaved one by one, the last axis lowest.
+template <int K>
+uint64_t plain_morton_code(const Box<K>& box) {
+  uint64_t code = 0;
+  for (int bit = 20; bit >= 0; --bit)
+    for (int axis = 0; axis < K; ++axis)
+      code = code << 1 | (static_cast<uint64_t>(box.low[axis]) >> bit & 1);
+  return code;
+}
+
+template <int K>
+void expect_morton_order(const std::vector<Box<K>>& leaves) {
+  for (size_t i = 1; i < leaves.size(); ++i)
+    EXPECT_LT(plain_morton_code<K>(leaves[i - 1]), plain_morton_code<K>(leaves[i]));
+}
+
+/// Every leaf is a cell or the part of it in the image, no smaller cell than min_leaf.
+template <int K>
+void expect_cells(const std::vector<Box<K>>& leaves, const Sides<K>& sides, int64_t min_leaf) {
+  for (const Box<K>& leaf : leaves) {
+    int64_t edge = min_leaf;
+    for (int axis = 0; axis < K; ++axis)
+      while (edge < leaf.high[axis] - leaf.low[axis]) edge *= 2;
+    for (int axis = 0; axis < K; ++axis) {
+      EXPECT_EQ(leaf.low[axis] % min_leaf, 0);
+      EXPECT_TRUE(leaf.high[axis] == sides[axis] || leaf.high[axis] - leaf.low[axis] == edge);
+    }
+  }
 }
 
 template <int K>
@@ -148,6 +184,8 @@ void expect_brute_force(uint64_t samples, uint32_t largest_side, uint32_t most_l
     EXPECT_EQ(boxes, grow_tree<K>(importance, sides, options));
     EXPECT_LE(std::ssize(boxes), options.fixed_length);
     expect_tiling<K>(boxes, sides);
+    if (std::has_single_bit(static_cast<uint64_t>(options.min_leaf))) expect_morton_order<K>(boxes);
+    expect_cells<K>(boxes, sides, options.min_leaf);
     leaves += std::ssize(boxes);
     options.order = Order::raster;
     auto raster = grow_tree<K>(importance, sides, options);
@@ -220,6 +258,140 @@ TEST(Tree, CellsEndWhereTheImageEnds) {
   const std::vector<Box<2>> expected{{{0, 0}, {4, 4}}, {{0, 4}, {4, 8}}, {{4, 0}, {5, 4}},
                                      {{4, 4}, {5, 8}}, {{0, 8}, {4, 9}}, {{4, 8}, {5, 9}}};
   EXPECT_EQ(grow_tree<2>(importance, {5, 9}, {100, 4}), expected);
+}
+
+TEST(Tree, FollowsASingleBrightPixel) {
+  for (const int64_t place : {0, 63, 64 * 31 + 17, 64 * 64 - 1}) {
+    std::vector<uint8_t> importance(64 * 64, 0);
+    importance[static_cast<size_t>(place)] = 255;
+    TreeOptions options{1000, 1};
+    options.value_floor = 0;
+    const auto leaves = grow_tree<2>(importance, {64, 64}, options);
+    EXPECT_EQ(leaves.size(), 19u);  // 64 to 1 in six splits
+    const Box<2> pixel{{place / 64, place % 64}, {place / 64 + 1, place % 64 + 1}};
+    EXPECT_EQ(std::count(leaves.begin(), leaves.end(), pixel), 1);
+  }
+}
+
+TEST(Tree, DividesImagesOfOnePixelsWidth) {
+  for (const Sides<3>& sides : {Sides<3>{1, 1, 300}, {1, 300, 1}, {300, 1, 1}, {1, 17, 1}}) {
+    const std::vector<uint8_t> importance(static_cast<size_t>(volume<3>(sides)), 1);
+    for (const int64_t length : {1, 2, 7, 64}) {
+      const auto leaves = grow_tree<3>(importance, sides, {length, 4});
+      expect_tiling<3>(leaves, sides);
+      // Two children each: any number of leaves is reached, as long as there are cells.
+      EXPECT_EQ(std::ssize(leaves), std::min(length, (volume<3>(sides) + 3) / 4));
+    }
+  }
+}
+
+TEST(Tree, NamesOfCellsGoByLevelAndMortonOrder) {
+  TreeShape shape;
+  shape.top = kMostLevels - 1;
+  for (int32_t level = 0; level < kMostLevels; ++level)
+    for (int32_t& cells : shape.grid[level]) cells = 1 << (shape.top - level);
+  const int32_t last = (1 << 20) - 1;
+  for (const Cell& cell : {Cell{0, {last, last, last}}, Cell{0, {last, 0, 12345}},
+                           Cell{3, {7, last >> 3, 0}}, Cell{shape.top, {0, 0, 0}}}) {
+    const Cell again = cell_of(shape, name_of(shape, cell));
+    EXPECT_EQ(again.level, cell.level);
+    const Cell leaf = leaf_of(shape, Order::morton, key_of(shape, Order::morton, cell));
+    EXPECT_EQ(leaf.level, cell.level);
+    for (int axis = 0; axis < 3; ++axis) {
+      EXPECT_EQ(again.at[axis], cell.at[axis]);
+      EXPECT_EQ(leaf.at[axis], cell.at[axis]);
+    }
+    EXPECT_LT(key_of(shape, Order::morton, cell), kNoKey);
+  }
+  EXPECT_LT(name_of(shape, {3, {last >> 3, last >> 3, last >> 3}}), name_of(shape, {2, {0, 0, 0}}));
+  EXPECT_LT(name_of(shape, {3, {0, 0, 9}}), name_of(shape, {3, {0, 9, 0}}));
+}
+
+/// Sums of every cell of every level, from the pixels.
+template <int K>
+void expect_plain_sums(const Sides<K>& sides, int64_t min_leaf, bool is_bright) {
+  std::vector<uint8_t> importance(static_cast<size_t>(volume<K>(sides)));
+  for (size_t i = 0; i < importance.size(); ++i)
+    importance[i] =
+        static_cast<uint8_t>(is_bright ? 255 : core::draw(kKey, 3, static_cast<uint32_t>(i)));
+  const TreeShape shape = tree_shape(sides, min_leaf);
+  ASSERT_GE(shape.top, 1);
+  const SumPyramid pyramid(importance, shape);
+  const LevelScores<int64_t> sums = pyramid.scores();
+  for (int32_t level = 1; level <= shape.top; ++level)
+    for (int64_t i = 0; i < shape.cells(level); ++i) {
+      int64_t corners[2 * K], sum = 0;
+      write_box(shape, Order::morton, key_of(shape, Order::morton, cell_at(shape, level, i)),
+                corners);
+      Box<K> box;
+      std::copy_n(corners, K, box.low.begin());
+      std::copy_n(corners + K, K, box.high.begin());
+      for_pixels<K>(box, sides, [&](size_t p) { sum += importance[p]; });
+      EXPECT_EQ(sums.levels[level][i], sum) << "level " << level << " of edge " << min_leaf;
+    }
+}
+
+TEST(Tree, SumsCellsOfAnyEdgeAndBrightness) {
+  for (const bool is_bright : {false, true}) {
+    for (const int64_t min_leaf : {1, 2, 3, 8, 64, 128, 129, 150, 257})
+      expect_plain_sums<2>({601, 530}, min_leaf, is_bright);
+    for (const int64_t min_leaf : {1, 3, 7, 8, 9, 16, 24})
+      expect_plain_sums<3>({50, 61, 49}, min_leaf, is_bright);
+    expect_plain_sums<3>({3, 700, 5}, 260, is_bright);
+  }
+}
+
+TEST(Tree, RanksScoresAsNumbers) {
+  const float infinity = std::numeric_limits<float>::infinity();
+  const float ascending[] = {-infinity, -3e38f, -1.0f, -1e-45f, 0.0f, 1e-45f, 2.0f, infinity};
+  for (size_t i = 1; i < std::size(ascending); ++i)
+    EXPECT_LT(rank_of(ascending[i - 1], 0), rank_of(ascending[i], 0));
+  EXPECT_EQ(rank_of(-0.0f, 0), rank_of(0.0f, 0));
+  EXPECT_LT(rank_of(std::numeric_limits<float>::quiet_NaN(), 0), rank_of(-infinity, 0));
+  EXPECT_GT(rank_of(std::numeric_limits<float>::quiet_NaN(), 0), 0u);
+}
+
+/// Noise with a few bright squares (cubes).
+template <int K>
+std::vector<uint8_t> busy_map(const Sides<K>& sides) {
+  std::vector<uint8_t> importance(static_cast<size_t>(volume<K>(sides)), 0);
+  for (size_t i = 0; i < importance.size(); i += 1 + (i * 2654435761u >> 7) % 97) importance[i] = 1;
+  return importance;
+}
+
+template <int K>
+void print_time(const Sides<K>& sides, const TreeOptions& options) {
+  const std::vector<uint8_t> importance = busy_map<K>(sides);
+  double best = 1e9;
+  size_t count = 0;
+  for (int i = 0; i < 5; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    count = grow_tree<K>(importance, sides, options).size();
+    const std::chrono::duration<double, std::milli> time = std::chrono::steady_clock::now() - start;
+    best = std::min(best, time.count());
+  }
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  std::printf("%s -> %zu leaves of %lld and more: %.2f ms; at most %ld MiB until now\n",
+              fmt::format("{}", fmt::join(sides, " x ")).c_str(), count,
+              static_cast<long long>(options.min_leaf), best, usage.ru_maxrss / 1024);
+  EXPECT_EQ(std::ssize(importance), volume<K>(sides));
+  EXPECT_EQ(static_cast<int64_t>(count), options.fixed_length);
+}
+
+TEST(Tree, PrintsItsTimes) {
+  print_time<2>({256, 256}, {196, 2});
+  print_time<2>({512, 512}, {1024, 8});
+  print_time<3>({64, 64, 64}, {512, 2});
+  print_time<3>({128, 128, 128}, {4096, 8});
+  print_time<3>({128, 128, 128}, {4096, 2});
+  print_time<2>({4096, 4096}, {4096, 16});
+  print_time<2>({4096, 4096}, {4096, 2});
+}
+
+TEST(Tree, DividesHugeImages) {
+  print_time<2>({16384, 16384}, {4096, 16});
+  print_time<2>({16384, 16384}, {32767, 2});
 }
 
 TEST(Tree, RefusesWhatItCannotDivide) {

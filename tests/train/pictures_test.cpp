@@ -8,11 +8,13 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/rand.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include "vitrail/io/image.h"
 #include "vitrail/ops/patch.h"
+#include "vitrail/patching/batch.h"
 
 namespace vitrail::train {
 namespace {
@@ -59,6 +61,72 @@ TEST(Pictures, OnlyHiddenPatchesOfThePastedPictureAreGuesses) {
   EXPECT_TRUE(pictures.reconstruction.eq(1).all().item<bool>());
   EXPECT_EQ(pictures.pasted.eq(1).sum().item<int64_t>(), 16);
   EXPECT_TRUE(pictures.pasted[0].slice(0, 0, 4).slice(1, 4).eq(1).all().item<bool>());
+}
+
+/// Three leaves of edge 4 and four of edge 2 on 8x8 pixels, and padding.
+at::Tensor seven_boxes() {
+  const std::vector<float> corners{0, 0, 4, 4, 0, 4, 4, 8, 4, 0, 8, 4, 4, 4, 6, 6,
+                                   4, 6, 6, 8, 6, 4, 8, 6, 6, 6, 8, 8, 0, 0, 0, 0};
+  return at::tensor(corners, at::kFloat).view({8, 4});
+}
+
+TEST(Pictures, PredictionsOfLeavesArePastedToTheirBoxes) {
+  config::Model model = masked_model(false);
+  model.image_size = {8, 8};
+  model.in_channels = 2;
+  model.adaptive.fixed_length = 8;
+  at::Tensor image = at::rand({2, 8, 8}) * 2 - 1;
+  image.slice(1, 4).slice(2, 4).fill_(0.25);  // constant where leaves are enlarged
+  Leaves leaves{{}, seven_boxes()};
+  leaves.tokens = patching::serialise(image.unsqueeze(0), leaves.boxes.unsqueeze(0), 4,
+                                      patching::Resample::area)
+                      .squeeze(0);
+  for (const bool normalised : {false, true}) {
+    model.norm_pix_loss = normalised;
+    at::Tensor prediction = leaves.tokens.permute({1, 2, 0}).flatten(1);  // [L, S]
+    if (normalised)
+      prediction = (prediction - prediction.mean(-1, true)) /
+                   (prediction.var(-1, /*unbiased=*/true, true) + 1e-6).sqrt();
+    const at::Tensor mask = at::tensor({0., 1., 0., 0., 1., 0., 0., 1.}, at::kFloat);
+    const MaskedPictures pictures = masked_pictures(image, prediction, mask, model, {}, leaves);
+    // A few roundings of values below 1.
+    EXPECT_LT((pictures.reconstruction - pictures.original).abs().max().item<double>(), 1e-5);
+    EXPECT_LT((pictures.pasted - pictures.original).abs().max().item<double>(), 1e-5);
+    // Hidden leaves are grey, borders darker, the rest as it was.
+    EXPECT_TRUE(pictures.masked.slice(1, 1, 4).slice(2, 5, 8).eq(0.5).all().item<bool>());
+    EXPECT_TRUE(pictures.masked.select(2, 4).eq(0.25).all().item<bool>());
+    EXPECT_TRUE(pictures.masked.slice(1, 0, 4).slice(2, 0, 4).equal(
+        pictures.original.slice(1, 0, 4).slice(2, 0, 4)));
+    const MaskedPictures wrong = masked_pictures(image, prediction + 1, mask, model, {}, leaves);
+    EXPECT_EQ(wrong.pasted[0].ne(wrong.original[0]).sum().item<int64_t>(), 16 + 4);
+  }
+}
+
+TEST(Pictures, LeavesOfAChannelsOwnTreeArePastedToThatChannel) {
+  config::Model model = masked_model(false);
+  model.image_size = {8, 8};
+  model.in_channels = 2;
+  model.adaptive.fixed_length = 8;
+  model.adaptive.trees.value = "per_channel";
+  const at::Tensor image = at::zeros({2, 8, 8});
+  const Leaves leaves{at::zeros({1, 16, 16}), at::cat({seven_boxes(), seven_boxes()})};
+  const at::Tensor mask = at::arange(16, at::kFloat).eq(9).to(at::kFloat);  // of the second channel
+  const MaskedPictures pictures =
+      masked_pictures(image, at::ones({16, 16}), mask, model, {}, leaves);
+  EXPECT_TRUE(pictures.pasted[0].eq(0.5).all().item<bool>());
+  EXPECT_TRUE(pictures.pasted[1].slice(0, 0, 4).slice(1, 4).eq(1).all().item<bool>());
+  EXPECT_EQ(pictures.pasted[1].eq(1).sum().item<int64_t>(), 16);
+}
+
+TEST(Pictures, MasksShowTheLeavesOnTheImage) {
+  const at::Tensor image = at::zeros({1, 8, 8}), truth = at::zeros({8, 8}, at::kLong);
+  const MaskPictures plain = mask_pictures(image, truth, truth, {});
+  const MaskPictures pictures =
+      mask_pictures(image, truth, truth, {}, {at::zeros({1, 8, 16}), seven_boxes()});
+  EXPECT_TRUE(pictures.truth.equal(plain.truth));
+  EXPECT_TRUE(pictures.errors.equal(plain.errors));
+  // Two lines of 8 pixels that cross, and two of 4.
+  EXPECT_EQ(pictures.image.ne(plain.image).any(0).sum().item<int64_t>(), 8 + 8 - 1 + 4 + 4 - 3);
 }
 
 TEST(Pictures, ValuesWithoutARangeAreShownBetweenTheirExtremes) {

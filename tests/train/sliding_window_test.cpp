@@ -22,6 +22,7 @@ class PixelModel : public models::Model {
                          const std::vector<std::string>&) override {
     largest_batch = std::max(largest_batch, batch.image.size(0));
     windows += batch.image.size(0);
+    pixel_range = batch.pixel_range;
     models::Output out;
     const at::Tensor x = batch.image.narrow(1, 0, 1);
     out.output = at::cat({at::zeros_like(x), x * 3, x * x}, 1);
@@ -33,6 +34,7 @@ class PixelModel : public models::Model {
   int64_t tokens_per_sample() const override { return 0; }
 
   int64_t windows = 0, largest_batch = 0;
+  at::Tensor pixel_range;  // of the last batch
 };
 
 config::Model options(std::vector<int64_t> size) {
@@ -78,6 +80,27 @@ TEST(SlidingWindow, WeightsPeakInTheMiddleAndNeverVanish) {
 TEST(SlidingWindow, RefusesAnotherNumberOfChannels) {
   PixelModel model;
   EXPECT_THROW(segment(model, options({8, 8}), at::rand({1, 8, 8}), at::kCPU, {}), core::Error);
+}
+
+TEST(SlidingWindow, EveryWindowHasTheRangeOfItsPixels) {
+  PixelModel model;
+  const config::Model small = options({4, 4});
+  const at::Tensor image = at::rand({small.in_channels, 6, 4});
+  SlidingWindow window;
+  segment(model, small, image, at::kCPU, window);
+  EXPECT_FALSE(model.pixel_range.defined());
+  for (int64_t c = 0; c < small.in_channels; ++c) {
+    window.pixel_range.push_back(-1);
+    window.pixel_range.push_back(static_cast<float>(c));
+  }
+  segment(model, small, image, at::kCPU, window);
+  EXPECT_EQ(model.pixel_range.sizes(), (std::vector<int64_t>{2, small.in_channels, 2}));
+  EXPECT_TRUE(model.pixel_range.select(2, 0).eq(-1).all().item<bool>());
+  EXPECT_TRUE(model.pixel_range.select(1, small.in_channels - 1)
+                  .select(1, 1)
+                  .eq(small.in_channels - 1)
+                  .all()
+                  .item<bool>());
 }
 
 }  // namespace

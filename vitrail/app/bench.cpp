@@ -99,6 +99,7 @@ void add_bench(Program& program) {
   add_optimizer(*bench, program);
   add_step(*bench, program);
   add_bench_loader(*bench, program);
+  add_bench_patch(*bench, program);
 }
 
 }  // namespace vitrail::app

@@ -17,5 +17,6 @@ void publish(const std::string& line, const std::string& object, const std::stri
 at::Device bench_device(const std::string& name);
 
 void add_bench_loader(CLI::App& bench, Program& program);
+void add_bench_patch(CLI::App& bench, Program& program);
 
 }  // namespace vitrail::app

@@ -93,6 +93,7 @@ struct Train {
   double clip_grad_norm = 0.0;
   std::optional<double> ema_decay;
   Choice recompute{"none", {"none", "block"}};
+  Choice cuda_graph{"auto", {"auto", "off"}};
   Choice on_non_finite{"stop", {"stop", "skip"}};
 
   template <class Self, class Visitor>
@@ -114,6 +115,10 @@ struct Train {
     visit(
         "ema_decay", self.ema_decay,
         "decay of an exponential moving average of the weights, used for evaluation; null = none");
+    visit(
+        "cuda_graph", self.cuda_graph,
+        "on a GPU, repeat forward and backward as one launch where the model draws nothing and one "
+        "rank trains; off: launch every kernel every step");
     visit("recompute", self.recompute,
           "block: keep only block inputs and compute blocks again in backward");
     visit("on_non_finite", self.on_non_finite,

@@ -1,52 +1,52 @@
 #include "vitrail/data/leaves.h"
 
 #include <algorithm>
-#include <limits>
 
 #include <ATen/ops/empty.h>
 
-#include "vitrail/core/error.h"
-#include "vitrail/patching/resample.h"
+#include "vitrail/data/statistics.h"
+#include "vitrail/data/transform.h"
+#include "vitrail/patching/adaptive.h"
 
 namespace vitrail::data {
 namespace {
 
 /// Row p of a tensor.
-template <class T>
-std::span<T> row(const at::Tensor& tensor, int64_t p) {
+std::span<float> row(const at::Tensor& tensor, int64_t p) {
   const int64_t values = tensor.numel() / tensor.size(0);
-  return {static_cast<T*>(tensor.mutable_data_ptr()) + p * values, static_cast<size_t>(values)};
-}
-
-/// Leaves without extent get `nothing` instead of zeros.
-void mark_padding(std::span<const float> boxes, int64_t axes, float nothing,
-                  std::span<float> leaf_values) {
-  const auto axes_ = static_cast<size_t>(axes);
-  const size_t count = boxes.size() / (2 * axes_), pixels = leaf_values.size() / count;
-  for (size_t leaf = 0; leaf < count; ++leaf) {
-    const float* box = boxes.data() + leaf * 2 * axes_;
-    bool is_real = true;
-    for (size_t axis = 0; axis < axes_; ++axis) is_real = is_real && box[axes_ + axis] > box[axis];
-    if (!is_real)
-      std::fill_n(leaf_values.begin() + static_cast<std::ptrdiff_t>(leaf * pixels), pixels,
-                  nothing);
-  }
+  return {static_cast<float*>(tensor.mutable_data_ptr()) + p * values, static_cast<size_t>(values)};
 }
 
 }  // namespace
 
-LeafRows::LeafRows(const config::Model& model, bool training)
-    : sides_(model.image_size), training_(training) {
-  options_.fixed_length = model.adaptive.fixed_length;
-  options_.patch_size = model.patch_size;
-  if (!is_on() || !(model.kind == "sap")) return;
-  try {
-    mosaic_ =
-        patching::mosaic_sides(options_.fixed_length, std::ssize(sides_), options_.patch_size);
-  } catch (const core::Error& error) {
-    core::fail<core::ConfigError>("[data] model.adaptive.fixed_length: {}", error.what());
-  }
+bool has_loader_leaves(const config::Model& model) {
+  const config::Adaptive& adaptive = model.adaptive;
+  return adaptive.fixed_length > 0 && model.mixed_resolution.num_tokens == 0 &&
+         adaptive.trees == "shared" && !(adaptive.importance == "feature_based");
 }
+
+std::vector<float> pixel_range_of(const config::Source& source, const config::Model& model,
+                                  bool raw) {
+  const int64_t channels = channels_of(source, model);
+  std::vector<float> range(static_cast<size_t>(2 * channels), 0.0f);
+  if (source.normalize == "none") return range;
+  const auto [mean, std] = normalize_values(source, channels);
+  for (size_t c = 0; c < range.size() / 2; ++c) {
+    range[2 * c] = raw ? 0.0f : static_cast<float>((0 - mean[c]) / std[c]);
+    range[2 * c + 1] = raw ? 1.0f : static_cast<float>((1 - mean[c]) / std[c]);
+  }
+  return range;
+}
+
+at::Tensor pixel_ranges(const std::vector<float>& row, int64_t n) {
+  at::Tensor ranges = at::empty({n, static_cast<int64_t>(row.size()) / 2, 2}, at::kFloat);
+  float* out = ranges.mutable_data_ptr<float>();
+  for (int64_t i = 0; i < n; ++i) out = std::copy(row.begin(), row.end(), out);
+  return ranges;
+}
+
+LeafRows::LeafRows(const config::Model& model, bool training)
+    : sides_(model.image_size), options_(patching::leaf_options(model)), training_(training) {}
 
 void LeafRows::allocate(Batch& batch, int64_t n, int64_t channels, bool pin_memory) const {
   const auto axes = std::ssize(sides_);
@@ -55,47 +55,19 @@ void LeafRows::allocate(Batch& batch, int64_t n, int64_t channels, bool pin_memo
   const auto floats = at::TensorOptions().dtype(at::kFloat).pinned_memory(pin_memory);
   batch.leaf_tokens = at::empty({n, channels, options_.fixed_length, patch_pixels}, floats);
   batch.leaf_boxes = at::empty({n, options_.fixed_length, 2 * axes}, floats);
-  if (!has_mosaics() || !batch.label.defined() || batch.label.dim() <= axes) return;
-  std::vector<int64_t> shape = batch.label.sizes().vec();
-  std::copy(mosaic_.begin(), mosaic_.end(), shape.end() - axes);
-  batch.label = at::empty(shape, floats.dtype(batch.label.scalar_type()));
 }
 
-void LeafRows::place(const Staged& staged, const patching::ByteRange& range, const AugmentPlace& at,
-                     const Batch& batch, int64_t p) const {
-  patching::AdaptiveOptions options = options_;
-  options.range = range;
-  const auto edges =
-      training_ ? patching::drawn_edges(at.seed, at.epoch, at.index) : patching::EdgeOptions{};
-  const std::span<float> boxes = row<float>(batch.leaf_boxes, p);
-  patching::patchify(staged.image, batch.leaf_tokens.size(1), sides_, options, edges,
-                     row<float>(batch.leaf_tokens, p), boxes);
-  if (!has_mosaics()) return;
-  const auto axes = std::ssize(sides_);
-  if (!staged.mask.empty()) {
-    const std::span<int64_t> mosaic = row<int64_t>(batch.label, p);
-    std::vector<int64_t> leaves(mosaic.size());
-    patching::serialise_labels(staged.mask, sides_, boxes, options.patch_size, leaves);
-    patching::to_mosaic<int64_t>(leaves, axes, options.patch_size, mosaic);
-  }
-  if (!staged.values.empty()) {
-    const std::span<float> mosaics = row<float>(batch.label, p);
-    const int64_t channels = batch.label.size(1);
-    const size_t values = mosaics.size() / static_cast<size_t>(channels);
-    std::vector<float> leaves(mosaics.size());
-    patching::serialise(staged.values, channels, sides_, boxes, options.patch_size, leaves);
-    for (size_t c = 0; c < static_cast<size_t>(channels); ++c) {
-      const std::span<float> part = std::span(leaves).subspan(c * values, values);
-      mark_padding(boxes, axes, std::numeric_limits<float>::quiet_NaN(), part);
-      patching::to_mosaic<float>(part, axes, options.patch_size,
-                                 mosaics.subspan(c * values, values));
-    }
-  }
+void LeafRows::place(std::span<const float> image, std::span<const float> range,
+                     const AugmentPlace& at, const Batch& batch, int64_t p) const {
+  const auto edges = training_ ? patching::training_edges(options_, at.seed, at.epoch, at.index)
+                               : patching::EdgeOptions{};
+  patching::patchify(image, batch.leaf_tokens.size(1), sides_, range, options_, edges,
+                     row(batch.leaf_tokens, p), row(batch.leaf_boxes, p));
 }
 
 void LeafRows::pad(const Batch& batch, int64_t p) const {
-  std::ranges::fill(row<float>(batch.leaf_tokens, p), 0.0f);
-  std::ranges::fill(row<float>(batch.leaf_boxes, p), 0.0f);
+  std::ranges::fill(row(batch.leaf_tokens, p), 0.0f);
+  std::ranges::fill(row(batch.leaf_boxes, p), 0.0f);
 }
 
 }  // namespace vitrail::data

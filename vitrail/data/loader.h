@@ -35,6 +35,13 @@ class Sequence {
 /// rank     every data rank reads one source.
 enum class Mixing { sample, batch, rank };
 
+/// Where leaves of model.adaptive are made, of those that threads can make (data/leaves.h).
+///
+/// automatic  by the threads, unless steps of an augment list are left for the device.
+/// loader     by the threads.
+/// step       by the model, of the batch's image and pixel_range.
+enum class Patching { automatic, loader, step };
+
 struct LoaderOptions {
   int64_t global_batch = 64;
   int64_t data_rank = 0, data_ranks = 1;
@@ -51,9 +58,10 @@ struct LoaderOptions {
   int64_t cache_bytes = int64_t{2} << 30;  // decoded files that are kept
   Mixing mixing = Mixing::sample;
   std::vector<int64_t> ranks_per_source;  // Mixing::rank; empty = by measured cost
+  Patching patching = Patching::automatic;
 };
 
-/// The options of a recipe's training: data.*, run.seed.
+/// The options of a recipe's training: data.*, run.seed. pin: the run's device is a GPU.
 LoaderOptions loader_options(const config::Recipe& recipe, int64_t data_rank, int64_t data_ranks,
                              bool pin);
 /// The same for evaluation: eval.batch_size where it is given, sorted order, every sample once.
@@ -97,6 +105,8 @@ struct SourceProgress {
 ///          has one set of them: with Mixing::sample all sources must agree. With
 ///          model.single_channel a batch holds one of them, which take turns from batch to batch, in
 ///          evaluation too.
+/// Leaves   models with leaves (Model::num_leaves) get pixel_range, rows of 0 in padding places, and with
+///          `patching` leaf_tokens and leaf_boxes; image and labels are always those of the image.
 /// Eval     every rank gets the same number of batches and, of a batch of n samples, ceil(n / R)
 ///          places; places past the end are padding: zero image, label -1 (NaN), sample id -1.
 /// Errors   a read that fails or takes longer than read_timeout_s is tried read_retries more times; then
@@ -111,7 +121,8 @@ struct SourceProgress {
 class Loader {
  public:
   /// throws   ConfigError: training batch not divisible by data_ranks, batch larger than the list
-  ///          under drop_last, ranks that do not fit the sources; DataError: a source that cannot be
+  ///          under drop_last, ranks that do not fit the sources, Patching::loader with augment steps
+  ///          that are left for the device; DataError: a source that cannot be
   ///          opened, classes that do not fit the model or each other.
   Loader(const std::vector<config::Source>& sources, const config::Model& model,
          const LoaderOptions& options, LoaderState start = {});

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <span>
 
 #include <ATen/ops/empty.h>
 
@@ -39,12 +40,15 @@ BatchLayout::BatchLayout(const SourceList& list, const Order& order, const confi
       order_(order),
       pin_memory_(options.pin_memory),
       takes_turns_(model.single_channel),
-      leaves_(model, options.training),
+      has_ranges_(model.num_leaves() > 0),
       all_variables_(model.variables) {
-  VT_REQUIRE(ConfigError, !leaves_.is_on() || list.plan_bytes(0) < 0,
-             "[data] with model.adaptive the loader makes patches of finished images, but steps of "
-             "an augment list are done on the device after it; use flip, flips, rot90, crop, shift "
-             "and a leading resized_crop");
+  if (!has_loader_leaves(model) || options.patching == Patching::step) return;
+  const bool has_plan = list.plan_bytes(0) >= 0;
+  VT_REQUIRE(ConfigError, !has_plan || options.patching == Patching::automatic,
+             "[data] data.patching loader makes leaves of finished images, but steps of an augment "
+             "list are done on the device after it; set data.patching to auto or step, or use only "
+             "flip, flips, rot90, crop, shift and a leading resized_crop");
+  if (!has_plan) leaves_.emplace(model, options.training);
 }
 
 std::unique_ptr<PendingBatch> BatchLayout::allocate(LoaderState at) const {
@@ -56,8 +60,8 @@ std::unique_ptr<PendingBatch> BatchLayout::allocate(LoaderState at) const {
   const auto options = at::TensorOptions().pinned_memory(pin_memory_);
   const auto floats = options.dtype(at::kFloat), numbers = options.dtype(at::kLong);
   Batch& batch = pending->batch;
-  if (!leaves_.is_on())
-    batch.image = at::empty(joined({n, list_.channels(pending->source)}, sides), floats);
+  const int64_t channels = list_.channels(pending->source);
+  batch.image = at::empty(joined({n, channels}, sides), floats);
   switch (list_.label_kind()) {
     case LabelKind::classes:
       batch.label = at::empty({n}, numbers);
@@ -78,12 +82,12 @@ std::unique_ptr<PendingBatch> BatchLayout::allocate(LoaderState at) const {
   }
   if (const int64_t bytes = list_.plan_bytes(pending->source); bytes >= 0)
     batch.augment_plan = at::empty({n, bytes}, options.dtype(at::kByte));
-  if (leaves_.is_on())
-    leaves_.allocate(batch, n, list_.channels(pending->source), pin_memory_);
+  if (has_ranges_) batch.pixel_range = at::empty({n, channels, 2}, floats);
   batch.sample_ids = at::empty({n}, numbers);
   batch.variables = list_.variables(pending->source);
   batch.epoch = at.epoch;
   batch.slot = order_.first_slot(at);
+  if (leaves_) leaves_->allocate(batch, n, turn(*pending) < 0 ? channels : 1, pin_memory_);
   pending->results.resize(static_cast<size_t>(n));
   return pending;
 }
@@ -93,39 +97,43 @@ void BatchLayout::place(const ReadSample& sample, PendingBatch& pending, int64_t
   const LabelKind kind = list_.label_kind();
   Placed out;
   out.image = row<float>(batch.image, p);
-  if (!leaves_.has_mosaics() && kind == LabelKind::masks) out.mask = row<int64_t>(batch.label, p);
-  if (!leaves_.has_mosaics() && kind == LabelKind::images) out.values = row<float>(batch.label, p);
+  if (kind == LabelKind::masks) out.mask = row<int64_t>(batch.label, p);
+  if (kind == LabelKind::images) out.values = row<float>(batch.label, p);
   out.boxes = row<float>(batch.boxes, p);
   out.box_classes = row<int64_t>(batch.box_classes, p);
   out.max_boxes = list_.max_boxes();
   out.plan = row<uint8_t>(batch.augment_plan, p);
-  std::vector<float> image, values;
-  std::vector<int64_t> mask;
-  if (leaves_.is_on()) {
-    const auto pixels = static_cast<size_t>(count(list_.staging_sides()));
-    image.resize(pixels * static_cast<size_t>(batch.leaf_tokens.size(1)));
-    out.image = image.data();
-    if (leaves_.has_mosaics() && kind == LabelKind::masks) {
-      mask.resize(pixels);
-      out.mask = mask.data();
-    }
-    if (leaves_.has_mosaics() && kind == LabelKind::images) {
-      values.resize(pixels * static_cast<size_t>(list_.values()));
-      out.values = values.data();
-    }
-  }
   list_.place(sample, out, kind == LabelKind::classes ? row<int64_t>(batch.label, p) : nullptr,
               kind == LabelKind::values ? row<float>(batch.label, p) : nullptr);
-  if (leaves_.is_on())
-    leaves_.place({image, mask, values}, list_.byte_range(list_.source_of(sample.index)),
-                  sample.place, batch, p);
+  if (has_ranges_)
+    std::ranges::copy(list_.pixel_range(sample.source), row<float>(batch.pixel_range, p));
+  if (leaves_) place_leaves(sample, pending, p);
   *row<int64_t>(batch.sample_ids, p) = sample.index;
+}
+
+/// Of the channels that the model will see. The draws are of the batch's epoch, which is all that a model
+/// that makes leaves itself knows; with mixing by batch or rank the sample's own differs.
+void BatchLayout::place_leaves(const ReadSample& sample, const PendingBatch& pending,
+                               int64_t p) const {
+  const Batch& batch = pending.batch;
+  const int64_t first = std::max<int64_t>(turn(pending), 0);
+  const auto channels = static_cast<size_t>(batch.leaf_tokens.size(1));
+  const auto pixels = static_cast<size_t>(count(list_.staging_sides()));
+  const std::span image(row<float>(batch.image, p) + first * static_cast<int64_t>(pixels),
+                        channels * pixels);
+  const std::span range(row<float>(batch.pixel_range, p) + 2 * first, 2 * channels);
+  try {
+    leaves_->place(image, range, {sample.place.seed, batch.epoch, sample.index}, batch, p);
+  } catch (const core::Error& error) {
+    core::fail<core::DataError>("[data] {}: {}", sample.info.path, error.what());
+  }
 }
 
 void BatchLayout::pad(PendingBatch& pending, int64_t p) const {
   const Batch& batch = pending.batch;
   fill_row(batch.image, p, 0.0f);
-  if (leaves_.is_on()) leaves_.pad(batch, p);
+  fill_row(batch.pixel_range, p, 0.0f);
+  if (leaves_) leaves_->pad(batch, p);
   if (batch.label.scalar_type() == at::kFloat)
     fill_row(batch.label, p, kNoValue);
   else
@@ -136,22 +144,27 @@ void BatchLayout::pad(PendingBatch& pending, int64_t p) const {
   *row<int64_t>(batch.sample_ids, p) = -1;
 }
 
+int64_t BatchLayout::turn(const PendingBatch& pending) const {
+  if (!takes_turns_) return -1;
+  const std::vector<std::string>& names = list_.variables(pending.source);
+  const auto count = std::ssize(names.empty() ? all_variables_ : names);
+  if (count <= 1) return -1;
+  return (pending.at.epoch * order_.batches_per_epoch() + pending.at.batch) % count;
+}
+
 void BatchLayout::keep_one_variable(PendingBatch& pending) const {
-  if (!takes_turns_) return;
+  const int64_t kept = turn(pending);
+  if (kept < 0) return;
   Batch& batch = pending.batch;
   const std::vector<std::string>& names =
       batch.variables.empty() ? all_variables_ : batch.variables;
-  const auto count = static_cast<int64_t>(names.size());
-  if (count <= 1) return;
-  const int64_t turn = (pending.at.epoch * order_.batches_per_epoch() + pending.at.batch) % count;
-  if (leaves_.is_on()) {
-    const at::Tensor channel = batch.leaf_tokens.narrow(1, turn, 1);
-    batch.leaf_tokens =
-        at::empty(channel.sizes(), channel.options().pinned_memory(pin_memory_)).copy_(channel);
-  } else {
-    keep_channel(batch, turn, pin_memory_);
+  keep_channel(batch, kept, pin_memory_);
+  if (has_ranges_) {
+    const at::Tensor range = batch.pixel_range.narrow(1, kept, 1);
+    batch.pixel_range =
+        at::empty(range.sizes(), range.options().pinned_memory(pin_memory_)).copy_(range);
   }
-  batch.variables = {std::string(names[static_cast<size_t>(turn)])};
+  batch.variables = {std::string(names[static_cast<size_t>(kept)])};
 }
 
 }  // namespace vitrail::data

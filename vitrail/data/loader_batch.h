@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,23 +42,28 @@ struct PendingBatch {
 /// Makes batches of the shapes that a list of sources needs.
 class BatchLayout {
  public:
-  /// throws   ConfigError: adaptive patches with augment steps that are done on the device, after them.
+  /// throws   ConfigError: Patching::loader with augment steps that are done on the device, after it.
   BatchLayout(const SourceList& list, const Order& order, const config::Model& model,
               const LoaderOptions& options);
   std::unique_ptr<PendingBatch> allocate(LoaderState at) const;
   /// Writes a sample that was read to place p.
   void place(const ReadSample& sample, PendingBatch& pending, int64_t p) const;
-  /// Makes place p count nowhere: zero image or no leaf, label -1 or NaN, sample id -1.
+  /// Makes place p count nowhere: zero image, no leaf, label -1 or NaN, sample id -1.
   void pad(PendingBatch& pending, int64_t p) const;
   /// With model.single_channel: keeps the variable whose turn it is, the same on every rank.
   void keep_one_variable(PendingBatch& pending) const;
 
  private:
+  /// The variable that a batch keeps; -1 = all of them.
+  int64_t turn(const PendingBatch& pending) const;
+  void place_leaves(const ReadSample& sample, const PendingBatch& pending, int64_t p) const;
+
   const SourceList& list_;
   const Order& order_;
   bool pin_memory_;
   bool takes_turns_;
-  LeafRows leaves_;
+  bool has_ranges_;
+  std::optional<LeafRows> leaves_;
   std::vector<std::string> all_variables_;  // of the model
 };
 

@@ -12,6 +12,13 @@ Mixing mixing_of(const config::Choice& word) {
   return Mixing::sample;
 }
 
+/// A GPU makes leaves faster than the threads beside it.
+Patching patching_of(const config::Choice& word, bool on_gpu) {
+  if (word == "loader") return Patching::loader;
+  if (word == "step" || on_gpu) return Patching::step;
+  return Patching::automatic;
+}
+
 }  // namespace
 
 LoaderOptions loader_options(const config::Recipe& recipe, int64_t data_rank, int64_t data_ranks,
@@ -35,6 +42,7 @@ LoaderOptions loader_options(const config::Recipe& recipe, int64_t data_rank, in
   options.cache_bytes = std::llround(data.cache_gib * (int64_t{1} << 30));
   options.mixing = mixing_of(data.mixing);
   options.ranks_per_source = data.ranks_per_source;
+  options.patching = patching_of(data.patching, pin);
   return options;
 }
 

@@ -10,7 +10,7 @@
 #include "vitrail/core/error.h"
 #include "vitrail/core/permutation.h"
 #include "vitrail/core/philox.h"
-#include "vitrail/data/statistics.h"
+#include "vitrail/data/leaves.h"
 
 namespace vitrail::data {
 
@@ -64,18 +64,6 @@ void SourceList::check_labels(const config::Source& source, const config::Model&
       source_name(source), model.kind.value);
 }
 
-namespace {
-
-patching::ByteRange byte_range_of(const config::Source& source, const config::Model& model,
-                                  bool raw) {
-  const bool stretch = source.normalize == "none";
-  if (raw) return {{}, {}, stretch};
-  const auto [mean, std] = normalize_values(source, channels_of(source, model));
-  return {{mean.begin(), mean.end()}, {std.begin(), std.end()}, stretch};
-}
-
-}  // namespace
-
 void SourceList::add(const config::Source& source, const config::Model& model, bool training,
                      bool raw) {
   Transform transform(source, model, training, raw);
@@ -101,8 +89,8 @@ void SourceList::add(const config::Source& source, const config::Model& model, b
       source_name(source));
   max_boxes_ = std::max(max_boxes_, reader->max_boxes());
   entries_.push_back({source_name(source), source.variables, std::move(reader), std::move(windows),
-                      std::move(transform), byte_range_of(source, model, raw), is_cached,
-                      reads_boxes, size_, size});
+                      std::move(transform), pixel_range_of(source, model, raw), is_cached, reads_boxes,
+                      size_, size});
   const auto axes = static_cast<int64_t>(model.image_size.size()) + (source.slices ? 1 : 0);
   file_axes_ = std::max(file_axes_, axes);
   size_ += size;

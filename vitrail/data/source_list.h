@@ -14,7 +14,6 @@
 #include "vitrail/data/reader.h"
 #include "vitrail/data/transform.h"
 #include "vitrail/data/windows.h"
-#include "vitrail/patching/edges.h"
 
 namespace vitrail::data {
 
@@ -86,8 +85,8 @@ class SourceList {
   int64_t values() const { return values_; }
   int64_t max_boxes() const { return max_boxes_; }
   const std::vector<int64_t>& staging_sides() const { return staging_; }
-  /// How a source's values become bytes again, for edge maps.
-  const patching::ByteRange& byte_range(int64_t source) const { return entry(source).byte_range; }
+  /// A row of Batch::pixel_range [C, 2] (data/leaves.h).
+  const std::vector<float>& pixel_range(int64_t source) const { return entry(source).pixel_range; }
   /// Bytes of a row of Batch::augment_plan; -1 = no source has a plan.
   int64_t plan_bytes(int64_t source) const;
 
@@ -114,7 +113,7 @@ class SourceList {
     std::unique_ptr<Reader> reader;
     Windows windows;
     Transform transform;
-    patching::ByteRange byte_range;
+    std::vector<float> pixel_range;
     bool is_cached;
     bool reads_boxes;
     int64_t first;  // global index of its first sample

@@ -7,6 +7,7 @@
 #include <ATen/ops/ones.h>
 
 #include "vitrail/core/error.h"
+#include "vitrail/models/leaf_positions.h"
 #include "vitrail/ops/masking.h"
 #include "vitrail/ops/random.h"
 
@@ -17,15 +18,20 @@ int64_t prefix_tokens(const config::Model& options) {
 }
 
 Positions::Positions(const config::Model& options, int64_t width)
-    : prefix_(prefix_tokens(options)) {
+    : options_(options), prefix_(prefix_tokens(options)), width_(width) {
   const int64_t leaves = options.num_leaves();
-  if (leaves > 0 && options.adaptive.position_embedding) {
+  if (options.adaptive.fixed_length > 0 && options.adaptive.position_embedding) {
     of_leaves_ = std::make_shared<LeafPosition>(options, width);
   } else if (options.pos_embed == "sincos") {
-    VT_REQUIRE(ConfigError, leaves == 0,
-               "[config] model.pos_embed=sincos needs a grid of patches, which model.adaptive has "
-               "not; set model.adaptive.position_embedding=true or model.pos_embed=learned");
-    fixed_ = FixedTable(position_table(options, prefix_, width));
+    const auto parts = 2 * static_cast<int64_t>(options.image_size.size());
+    VT_REQUIRE(ConfigError, leaves == 0 || (width % parts == 0 && width >= 2 * parts),
+               "[config] model.pos_embed=sincos of leaves needs a width that is a multiple of {} "
+               "and at least {} but model.embed_dim or model.decoder_embed_dim is {}",
+               parts, 2 * parts, width);
+    if (leaves > 0)
+      sincos_of_leaves_ = true;
+    else
+      fixed_ = FixedTable(position_table(options, prefix_, width));
   } else if (options.pos_embed == "learned") {
     learned_shape_ = {1, prefix_ + (leaves > 0 ? leaves : options.num_patches()), width};
     // The others' initial values are random.
@@ -44,13 +50,29 @@ at::Tensor Positions::table_like(const at::Tensor& x) const {
   return learned_.defined() ? learned_ : fixed_.defined() ? fixed_.like(x) : at::Tensor();
 }
 
+/// [1, L, width]: the table's rows of this batch's patches; undefined without a table.
+at::Tensor Positions::table_of_patches(const data::Batch& batch, const at::Tensor& like) const {
+  const at::Tensor table_1TD = table_like(like);
+  if (!table_1TD.defined()) return {};
+  const at::Tensor patches_1LD = table_1TD.slice(1, prefix_);
+  if (!trees_per_channel(options_) || batch.variables.empty()) return patches_1LD;
+  const std::vector<int64_t> ids = variable_ids(options_, batch.variables);
+  return patches_1LD.unflatten(1, {-1, options_.adaptive.fixed_length})
+      .index_select(1, indices_.on(like.device(), ids))
+      .flatten(1, 2);
+}
+
 at::Tensor Positions::of_patches(const data::Batch& batch, const at::Tensor& keep_BK,
                                  const at::Tensor& like) const {
   at::Tensor positions_BLD;
   if (of_leaves_)
     positions_BLD = of_leaves_->forward(batch.leaf_boxes);
-  else if (const at::Tensor table_1TD = table_like(like); table_1TD.defined())
-    positions_BLD = table_1TD.slice(1, prefix_);
+  else if (sincos_of_leaves_)
+    positions_BLD =
+        sincos_of_leaves(batch.leaf_boxes, static_cast<double>(options_.patch_size), width_)
+            .to(like.scalar_type());
+  else
+    positions_BLD = table_of_patches(batch, like);
   if (!positions_BLD.defined() || !keep_BK.defined()) return positions_BLD;
   return ops::gather_tokens(positions_BLD.expand({keep_BK.size(0), -1, -1}), keep_BK);
 }
@@ -108,10 +130,14 @@ std::vector<int64_t> Encoder::channels_of(const data::Batch& batch) const {
   return all;
 }
 
+int64_t Encoder::num_patches(const data::Batch& batch) const {
+  return trees_per_channel(options_) ? batch.leaf_boxes.size(1) : num_patches();
+}
+
 /// Patches that stay in training, by ascending noise; undefined when all do. Padding leaves go first.
 at::Tensor Encoder::draw_kept(const data::Batch& batch, const nn::Draws& draws) const {
   if (!draws.training || options_.patch_drop_rate == 0.0) return {};
-  const int64_t L = num_patches();
+  const int64_t L = num_patches(batch);
   at::Tensor noise_BL = ops::uniform(draws.key(core::Stream::patch_drop, 0), draws.sample_ids, L);
   if (options_.num_leaves() > 0) noise_BL = noise_BL + real_leaves(batch.leaf_boxes).logical_not();
   const int64_t kept = std::max<int64_t>(1, ops::kept_tokens(L, options_.patch_drop_rate));
@@ -170,9 +196,12 @@ std::vector<UnitSpec> Encoder::units(const std::vector<nn::NamedTensor>& all) {
 }
 
 EncoderModel::EncoderModel(const config::Model& options)
-    : options_(options), encoder_(register_module("", std::make_shared<Encoder>(options))) {}
+    : options_(options),
+      leaf_maker_(options),
+      encoder_(register_module("", std::make_shared<Encoder>(options))) {}
 
-at::Tensor EncoderModel::features(const data::Batch& batch, const nn::Draws& draws) {
+at::Tensor EncoderModel::features(const data::Batch& given, const nn::Draws& draws) {
+  const data::Batch batch = with_leaves(given, draws);
   std::map<std::string, at::Tensor> none;
   Taps tap({}, {}, {}, none);
   const Tokens tokens = encoder_->embed(batch, draws);
@@ -193,6 +222,15 @@ std::vector<UnitSpec> EncoderModel::units() {
 
 double EncoderModel::train_flops_per_sample() const {
   return trunk_flops(encoder_->blocks(), tokens_per_sample(), options_.embed_dim);
+}
+
+bool EncoderModel::repeats() const {
+  const config::Model& o = options_;
+  const bool draws = o.drop_path_rate > 0 || o.attn_drop_rate > 0 || o.proj_drop_rate > 0 ||
+                     o.pos_drop_rate > 0 || o.patch_drop_rate > 0 || o.drop_rate > 0;
+  const bool is_fixed = o.kind == "vit" || o.kind == "unetr" || o.kind == "sap";
+  return is_fixed && !draws && o.num_leaves() == 0 && o.variables.empty() &&
+         o.class_weights.empty();
 }
 
 int64_t EncoderModel::tokens_per_sample() const {

@@ -15,6 +15,7 @@
 
 #include "vitrail/config/recipe.h"
 #include "vitrail/data/batch.h"
+#include "vitrail/models/leaves.h"
 #include "vitrail/models/parts.h"
 #include "vitrail/models/tokenizer.h"
 #include "vitrail/nn/context.h"
@@ -35,6 +36,9 @@ int64_t prefix_tokens(const config::Model& options);
 
 /// Additive positions of tokens: a learned table, a sin-cos table, the MLP of adaptive leaves, or none. The owner
 /// registers what is learned.
+///
+/// Leaves   learned: one row for each place in the list of leaves (per_channel: for each place of each variable);
+///          sin-cos: of the leaf's centre, in units of patch_size (leaf_positions.h).
 class Positions {
  public:
   /// throws ConfigError when the kind of positions does not fit the patches.
@@ -46,7 +50,7 @@ class Positions {
   std::shared_ptr<LeafPosition> of_leaves() const { return of_leaves_; }
   FixedTable& fixed() const { return fixed_; }
 
-  /// [1 or B, L or K, width], undefined without positions.
+  /// [1 or B, L or K, width], undefined without positions. Padding leaves have one too; nothing attends to them.
   at::Tensor of_patches(const data::Batch& batch, const at::Tensor& keep_BK,
                         const at::Tensor& like) const;
   /// [1, prefix, width], undefined without a table: then prefix tokens have no position.
@@ -54,12 +58,16 @@ class Positions {
 
  private:
   at::Tensor table_like(const at::Tensor& x) const;
+  at::Tensor table_of_patches(const data::Batch& batch, const at::Tensor& like) const;
 
-  int64_t prefix_;
+  config::Model options_;
+  int64_t prefix_, width_;
   std::vector<int64_t> learned_shape_;
   at::Tensor learned_, start_;
   mutable FixedTable fixed_;  // its copy on the device is a cache
   std::shared_ptr<LeafPosition> of_leaves_;
+  bool sincos_of_leaves_ = false;
+  IndexTensors indices_;
 };
 
 /// bool [B, prefix + L or K]: false for padding leaves; undefined without adaptive patching.
@@ -82,8 +90,10 @@ class Encoder : public nn::Module {
                  std::vector<at::Tensor>* inner_outputs = nullptr);
 
   int64_t prefix_tokens() const { return prefix_; }
-  /// L: patches of the grid, or adaptive.fixed_length.
+  /// L: patches of the grid, or leaves (per_channel: of all variables).
   int64_t num_patches() const { return tokenizer_->num_patches(); }
+  /// L of one batch: fewer where its variables are some of those with leaves of their own.
+  int64_t num_patches(const data::Batch& batch) const;
   nn::Stack& blocks() { return *blocks_; }
   Tokenizer& tokenizer() { return *tokenizer_; }
   /// Input channels of one batch: all of the model, or those of batch.variables, as indices into what the model knows.
@@ -112,17 +122,25 @@ class Encoder : public nn::Module {
 class EncoderModel : public Model {
  public:
   explicit EncoderModel(const config::Model& options);
+  /// Makes the leaves that the batch lacks; every forward of a derived model begins with with_leaves likewise.
   at::Tensor features(const data::Batch& batch, const nn::Draws& draws) override;
   /// The encoder's units, then one unit "head" of everything else.
   std::vector<UnitSpec> units() override;
   std::vector<nn::Stack*> stacks() override { return {&encoder_->blocks()}; }
   double train_flops_per_sample() const override;
+  /// Without drop rates, leaves, variables and class weights, in models that hide nothing.
+  bool repeats() const override;
   int64_t tokens_per_sample() const override;
   std::vector<nn::NamedTensor> fixed_tensors() const override { return encoder_->fixed_tensors(); }
   void set_fixed_tensor(const std::string& name, const at::Tensor& values) override;
 
  protected:
+  data::Batch with_leaves(const data::Batch& batch, const nn::Draws& draws) const {
+    return leaf_maker_.with_leaves(batch, draws);
+  }
+
   config::Model options_;
+  LeafMaker leaf_maker_;
   std::shared_ptr<Encoder> encoder_;
 };
 

@@ -89,11 +89,14 @@ data::Batch read_batch(const config::Model& options, const std::string& path, at
   batch.image = read("image", at::kFloat);
   batch.leaf_tokens = read("leaf_tokens", at::kFloat);
   batch.leaf_boxes = read("leaf_boxes", at::kFloat);
-  const bool adaptive = options.num_leaves() > 0;
-  const at::Tensor& input = adaptive ? batch.leaf_tokens : batch.image;
+  batch.pixel_range = read("pixel_range", at::kFloat);
+  const bool of_leaves = options.num_leaves() > 0 && batch.leaf_tokens.defined();
+  const at::Tensor& input = of_leaves ? batch.leaf_tokens : batch.image;
   VT_REQUIRE(DataError, input.defined() && input.dim() >= 3 && input.size(0) > 0,
              "[forward] {} must hold {}", path,
-             adaptive ? "'leaf_tokens' [B, C, L, P^k]" : "'image' [B, C, ...]");
+             of_leaves ? "'leaf_tokens' [B, C, L, P^k]" : "'image' [B, C, ...]");
+  VT_REQUIRE(DataError, !of_leaves || batch.leaf_boxes.defined(),
+             "[forward] {} must hold 'leaf_boxes' [B, L, 2k] beside 'leaf_tokens'", path);
   batch.label = read("label", at::kLong);
   if (batch.label.defined()) check_label(batch.label, batch, options, path);
   batch.mask_noise = read("mask_noise", at::kFloat);

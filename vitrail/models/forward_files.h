@@ -20,10 +20,11 @@ struct ForwardFiles {
   bool train = false;  // dropouts and drop-path draw from run.seed, step 0, sample ids 0 ... B-1
 };
 
-/// Input: image fp32 [B, C, ...], or for adaptive models leaf_tokens fp32 [B, C, L, P^k] and leaf_boxes fp32 [B, L, 2k]
-/// (image may then come too); label int64 [B], or [B, sides...] for masks; mask_noise fp32 [B, L] (mae); timestep int64
-/// [B] and noise fp32 like image (diffusion); variable_ids int64 [V]: which of model.variables the channels are, all in
-/// order when absent.
+/// Input: image fp32 [B, C, ...]; for models with leaves leaf_tokens fp32 [B, C, L, P^k] and leaf_boxes fp32 [B, L, 2k] in
+/// its place or beside it (without them they are made of the image, and no gradient passes through them); pixel_range
+/// fp32 [B, C, 2]; label int64 [B], or [B, sides...] for masks; mask_noise fp32 [B, L] (mae); timestep int64 [B] and noise
+/// fp32 like image (diffusion); variable_ids int64 [V]: which of model.variables the channels are, all in order when
+/// absent.
 /// Output, all fp32: output; loss; mask (mae); tap/NAME; with backward grad/PARAMETER for every parameter and grad/image
 /// or grad/leaf_tokens (or both), whichever were given.
 /// throws DataError naming file and tensor for an unusable input, CheckpointError for unusable weights.

@@ -62,7 +62,8 @@ bool is_patch_layer(const std::string& name, const char* what) {
 std::optional<Initial> common_initial(const std::string& name, const at::Tensor& parameter,
                                       double layer_scale, int64_t patch_values) {
   if (patch_values > 0 && is_patch_layer(name, "bias")) return convolution_initial(patch_values);
-  if (name == "var_embed") return Initial{Fill::keep};
+  if (name == "var_embed" || name == "decoder_var_embed") return Initial{Fill::keep};
+  if (name == "patch_embed.size_embed") return Initial{Fill::normal, 0.02};
   if (name == "var_query" || (name.starts_with("var_groups.") && name.ends_with(".query")))
     return parameter.size(1) == 1 ? Initial{Fill::zeros} : Initial{Fill::normal, 0.02};
   if (name.ends_with(".gamma")) return Initial{Fill::constant, layer_scale};
@@ -74,7 +75,7 @@ std::optional<Initial> common_initial(const std::string& name, const at::Tensor&
 }  // namespace
 
 int64_t convolution_values(const config::Model& options) {
-  if (options.num_leaves() > 0) return 0;
+  if (options.adaptive.fixed_length > 0) return 0;
   return options.variables.empty() ? options.patch_values() : patch_pixels(options);
 }
 
@@ -98,16 +99,20 @@ InitialRule timm_initial(const config::Model& options) {
 }
 
 InitialRule mae_initial(const config::Model& options) {
-  return mae_initial(options.layer_scale.value_or(0.0), convolution_values(options));
+  const InitialRule rule =
+      mae_initial(options.layer_scale.value_or(0.0), convolution_values(options));
+  if (options.num_leaves() == 0) return rule;
+  return [rule](const std::string& name, const at::Tensor& parameter) -> Initial {
+    if (name.ends_with("pos_embed")) return {Fill::normal, 0.02};  // there is no table of leaves
+    return rule(name, parameter);
+  };
 }
 
 InitialRule mae_initial(double layer_scale, int64_t patch_values) {
-  const bool adaptive = patch_values == 0;
   return [=](const std::string& name, const at::Tensor& parameter) -> Initial {
     if (name == "cls_token" || name == "reg_token" || name == "mask_token")
       return {Fill::normal, 0.02};
-    if (name.ends_with("pos_embed"))
-      return adaptive ? Initial{Fill::normal, 0.02} : Initial{Fill::keep};
+    if (name.ends_with("pos_embed")) return {Fill::keep};
     if (const auto common = common_initial(name, parameter, layer_scale, patch_values))
       return *common;
     const int64_t outputs = parameter.size(0), inputs = parameter.numel() / outputs;

@@ -34,7 +34,7 @@ InitialRule timm_initial(double layer_scale, int64_t patch_values);
 InitialRule timm_initial(const config::Model& options);
 /// facebookresearch/mae: Xavier-uniform matrices (the patch embedding flattened; its bias as a PyTorch convolution's),
 /// zero biases, unit norms, class, register and mask tokens normal(0.02); learned positions keep the table they were
-/// built with, or are normal(0.02) for adaptive patches (patch_values 0).
+/// built with, or of a recipe with leaves are normal(0.02).
 InitialRule mae_initial(double layer_scale, int64_t patch_values);
 InitialRule mae_initial(const config::Model& options);
 /// Inputs of one output of the recipe's patch convolution; 0 when its patches go through a linear layer.

@@ -30,6 +30,7 @@ at::Tensor at_least_float(const at::Tensor& x) {
 struct Pixels {
   at::Tensor logits_BCN, label_BN;
   at::Tensor counts_BN;  // bool
+  at::Tensor weight_BN;  // how much each counts, 0 where it does not; undefined = 1
   /// Bool, one byte a logit: the class of each pixel, none for -1. Selecting by it is a plain sum
   /// forward and backward, where gather and torch's nll_loss2d add atomically on GPUs.
   at::Tensor truth_BCN;
@@ -63,6 +64,22 @@ Pixels pixels_of(const at::Tensor& logits, const at::Tensor& label) {
   return pixels;
 }
 
+/// The same with pixels that count by `weight`, of a shape that broadcasts to the label's.
+Pixels pixels_of(const at::Tensor& logits, const at::Tensor& label, const at::Tensor& weight) {
+  Pixels pixels = pixels_of(logits, label);
+  if (!weight.defined()) return pixels;
+  pixels.weight_BN =
+      weight.to(pixels.logits_BCN.scalar_type()).expand_as(label).reshape_as(pixels.label_BN) *
+      pixels.counts_BN;
+  return pixels;
+}
+
+/// x_BN or x_BCN, each pixel by its weight.
+at::Tensor weighed(const at::Tensor& x, const Pixels& pixels) {
+  if (!pixels.weight_BN.defined()) return x;
+  return x * (x.dim() == 3 ? pixels.weight_BN.unsqueeze(1) : pixels.weight_BN);
+}
+
 /// [C], or undefined when every class weighs 1.
 at::Tensor class_weights(const Pixels& pixels, const config::Model& options) {
   if (options.class_weights.empty()) return {};
@@ -73,11 +90,13 @@ at::Tensor class_weights(const Pixels& pixels, const config::Model& options) {
   return at::tensor(options.class_weights, at::kDouble).to(logits.device(), logits.scalar_type());
 }
 
-/// [B, N]: the weight of each pixel's class, 0 where it counts nowhere.
+/// [B, N]: the weight of each pixel and of its class, 0 where it counts nowhere.
 at::Tensor pixel_weights(const Pixels& pixels, const at::Tensor& weight_C) {
-  if (!weight_C.defined()) return pixels.counts_BN.to(pixels.logits_BCN.scalar_type());
+  const at::Tensor counts_BN =
+      weighed(pixels.counts_BN.to(pixels.logits_BCN.scalar_type()), pixels);
+  if (!weight_C.defined()) return counts_BN;
   const at::Tensor index_BN = pixels.label_BN.clamp(0, weight_C.size(0) - 1);
-  return weight_C.index_select(0, index_BN.flatten()).view_as(index_BN) * pixels.counts_BN;
+  return weight_C.index_select(0, index_BN.flatten()).view_as(index_BN) * counts_BN;
 }
 
 /// [B, N]: log probability of each pixel's class, 0 where it counts nowhere.
@@ -105,7 +124,8 @@ Ratio cross_entropy_sums(const Pixels& pixels, const config::Model& options,
   if (const double smoothing = options.label_smoothing; smoothing > 0) {
     const at::Tensor of_classes_BCN =
         weight_C.defined() ? log_p_BCN * weight_C.unsqueeze(1) : log_p_BCN;
-    const at::Tensor smooth = -(of_classes_BCN.sum(1) * shared(pixels.counts_BN, share_B)).sum();
+    const at::Tensor counts_BN = weighed(pixels.counts_BN, pixels);
+    const at::Tensor smooth = -(of_classes_BCN.sum(1) * shared(counts_BN, share_B)).sum();
     sum = (1.0 - smoothing) * sum + smoothing / log_p_BCN.size(1) * smooth;
   }
   return {sum, weight_BN.sum()};
@@ -123,7 +143,7 @@ Ratio focal_sums(const Pixels& pixels, const config::Model& options,
   const at::Tensor loss_BN = -miss_BN.pow(options.focal_gamma) * log_p_BN;
   const at::Tensor weight_BN =
       shared(pixel_weights(pixels, class_weights(pixels, options)), share_B);
-  const at::Tensor counts_BN = pixels.counts_BN.to(loss_BN.scalar_type());
+  const at::Tensor counts_BN = weighed(pixels.counts_BN.to(loss_BN.scalar_type()), pixels);
   return {(loss_BN * weight_BN).sum(), shared(counts_BN, share_B).sum()};
 }
 
@@ -143,9 +163,10 @@ Overlap overlap(const Pixels& pixels, bool squared) {
   const at::Tensor p_BCN = at::softmax(pixels.logits_BCN, 1);
   const auto type = p_BCN.scalar_type();
   Overlap sums;
-  sums.both_BC = at::where(pixels.truth_BCN, p_BCN, 0.0).sum(2);
-  sums.truth_BC = pixels.truth_BCN.sum(2).to(type);
-  sums.guess_BC = ((squared ? p_BCN * p_BCN : p_BCN) * pixels.counts_BN.unsqueeze(1)).sum(2);
+  sums.both_BC = weighed(at::where(pixels.truth_BCN, p_BCN, 0.0), pixels).sum(2);
+  sums.truth_BC = weighed(pixels.truth_BCN, pixels).sum(2).to(type);
+  const at::Tensor guess_BCN = (squared ? p_BCN * p_BCN : p_BCN) * pixels.counts_BN.unsqueeze(1);
+  sums.guess_BC = weighed(guess_BCN, pixels).sum(2);
   sums.counts_B = pixels.counts_BN.any(1).to(type);
   return sums;
 }
@@ -169,7 +190,7 @@ at::Tensor generalized_dice(const Pixels& pixels) {
   const at::Tensor smallest_B1 =
       at::where(present_BC, sums.truth_BC, std::numeric_limits<float>::max()).amin(1, true);
   const at::Tensor weight_BC =
-      at::where(present_BC, (smallest_B1 / sums.truth_BC.clamp_min(1)).square(), 1.0);
+      (smallest_B1 / at::where(present_BC, sums.truth_BC, smallest_B1)).square();
   const at::Tensor both_B = (weight_BC * sums.both_BC).sum(1);
   const at::Tensor all_B = (weight_BC * (sums.guess_BC + sums.truth_BC)).sum(1);
   return sample_mean(1.0 - 2.0 * both_B / at::where(sums.counts_B > 0, all_B, 1.0), sums.counts_B);
@@ -211,8 +232,8 @@ at::Tensor classification_loss(const at::Tensor& logits_BC, const MixedLabel& la
 }
 
 at::Tensor segmentation_loss(const at::Tensor& logits, const at::Tensor& label,
-                             const config::Model& options) {
-  const Pixels pixels = pixels_of(logits, label);
+                             const config::Model& options, const at::Tensor& weight) {
+  const Pixels pixels = pixels_of(logits, label, weight);
   if (options.loss == "cross_entropy") return cross_entropy(pixels, options);
   if (options.loss == "focal") return focal(pixels, options);
   if (options.loss == "dice") return dice(pixels);
@@ -222,7 +243,8 @@ at::Tensor segmentation_loss(const at::Tensor& logits, const at::Tensor& label,
   unknown(options, "cross_entropy, focal, dice, dice_ce, dice_focal or generalized_dice");
 }
 
-at::Tensor values_loss(const at::Tensor& prediction, const at::Tensor& target) {
+at::Tensor values_loss(const at::Tensor& prediction, const at::Tensor& target,
+                       const at::Tensor& weight) {
   VT_CHECK(prediction.sizes().equals(target.sizes()),
            "[loss] prediction and target must be alike but got [{}] and [{}]",
            fmt::join(prediction.sizes(), ", "), fmt::join(target.sizes(), ", "));
@@ -230,7 +252,10 @@ at::Tensor values_loss(const at::Tensor& prediction, const at::Tensor& target) {
   // A difference with NaN would send NaN back, whatever is made of it afterwards.
   const at::Tensor wide = at_least_float(prediction);
   const at::Tensor known = at::where(counts, target.to(wide.scalar_type()), wide.detach());
-  return (wide - known).square().sum() / counts.sum().clamp_min(1);
+  if (!weight.defined()) return (wide - known).square().sum() / counts.sum().clamp_min(1);
+  const at::Tensor weights = weight.to(wide.scalar_type()) * counts;
+  const at::Tensor total = weights.sum();
+  return ((wide - known).square() * weights).sum() / at::where(total > 0, total, 1.0);
 }
 
 at::Tensor reconstruction_loss(const at::Tensor& prediction_BLS, const at::Tensor& target_BLS,
@@ -249,7 +274,8 @@ at::Tensor reconstruction_loss(const at::Tensor& prediction_BLS, const at::Tenso
   VT_CHECK(scored_BL.sizes().equals(error_BL.sizes()), "[loss] mask must be [{}] but got [{}]",
            fmt::join(error_BL.sizes(), ", "), fmt::join(scored_BL.sizes(), ", "));
   scored_BL = scored_BL.to(error_BL.scalar_type());
-  return (error_BL * scored_BL).sum() / scored_BL.sum().clamp_min(1);
+  const at::Tensor total = scored_BL.sum();
+  return (error_BL * scored_BL).sum() / at::where(total > 0, total, 1.0);
 }
 
 PatchScale patch_scale(const at::Tensor& target_BLS) {

@@ -54,20 +54,23 @@ at::Tensor classification_loss(const at::Tensor& logits_BC, const MixedLabel& la
 ///                   would outweigh every class of more than 1e5 voxels.
 /// Differs  class_weights enter the cross-entropy and focal terms alone. A sample in which nothing
 ///          counts is left out of the mean of the Dice losses.
+/// `weight` [B, sides...], or of sides that broadcast to them: how much each pixel counts in every sum above (that of an
+/// adaptive leaf by the pixels of the image that it stands for); undefined = all count 1.
 /// throws as classification_loss.
 at::Tensor segmentation_loss(const at::Tensor& logits, const at::Tensor& label,
-                             const config::Model& options);
+                             const config::Model& options, const at::Tensor& weight = {});
 
 /// prediction and target alike, [B, V] or [B, V, sides...]: mean of (prediction - target)^2 over the
-/// values whose target is a number; NaN counts nowhere.
+/// values whose target is a number; NaN counts nowhere. `weight` broadcasts to them; undefined = 1.
 /// throws Error naming both shapes.
-at::Tensor values_loss(const at::Tensor& prediction, const at::Tensor& target);
+at::Tensor values_loss(const at::Tensor& prediction, const at::Tensor& target,
+                       const at::Tensor& weight = {});
 
 /// prediction and target [B, L, S], mask [B, L] with 1 = hidden.
 ///
 /// masked_mse  sum of mask mean_S((prediction - target)^2) / sum of mask.
-/// mse         mean over all tokens; `counts_BL` (1 = a real token) leaves padding out of both forms;
-///             undefined = every token counts.
+/// mse         mean over all tokens. `counts_BL` says how much a token counts in both forms (0 = it is
+///             padding; otherwise 1, or the pixels it covers); undefined = every token counts 1.
 /// throws ConfigError for another loss; Error naming both shapes.
 at::Tensor reconstruction_loss(const at::Tensor& prediction_BLS, const at::Tensor& target_BLS,
                                const at::Tensor& mask_BL, const config::Model& options,

@@ -1,5 +1,7 @@
 #include "vitrail/models/mae.h"
 
+#include <algorithm>
+
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/where.h>
@@ -7,7 +9,9 @@
 
 #include "vitrail/core/error.h"
 #include "vitrail/models/losses.h"
+#include "vitrail/models/losses_leaves.h"
 #include "vitrail/ops/patch.h"
+#include "vitrail/ops/position.h"
 #include "vitrail/ops/random.h"
 
 namespace vitrail::models {
@@ -51,6 +55,12 @@ Mae::Mae(const config::Model& options) : EncoderModel(options) {
              "[config] model.mask_ratio {} hides none of {} patches, and model.loss=masked_mse "
              "scores hidden ones",
              options.mask_ratio, L);
+  VT_REQUIRE(
+      ConfigError,
+      options.num_leaves() == 0 || !options.norm_pix_loss ||
+          !(options.adaptive.loss_space == "image"),
+      "[config] model.norm_pix_loss needs model.adaptive.loss_space=leaf: normalised patches "
+      "have no image to be pasted to");
   add_decoder();
 }
 
@@ -64,6 +74,7 @@ void Mae::add_decoder() {
       decoder_positions_->set_learned(register_parameter("decoder_pos_embed", shape));
     if (const auto leaves = decoder_positions_->of_leaves())
       register_module("decoder_leaf_position", leaves);
+    if (trees_per_channel(options_) && options_.variable_embedding) add_decoder_variables(width);
     decoder_embed_ = register_module("decoder_embed",
                                      std::make_shared<nn::Linear>(D, width, options_.proj_bias));
     const auto hidden =
@@ -82,8 +93,20 @@ void Mae::add_decoder() {
                                   std::make_shared<PatchHead>(options_, width, options_.proj_bias));
 }
 
+void Mae::add_decoder_variables(int64_t width) {
+  VT_REQUIRE(ConfigError, width % 2 == 0,
+             "[config] model.decoder_embed_dim must be even for variable embeddings but got {}",
+             width);
+  const int64_t V = known_channels(options_);
+  decoder_var_embed_ = register_parameter("decoder_var_embed", {1, V, width});
+  start_at(decoder_var_embed_, ops::sincos_table({V}, width).unsqueeze(0));
+}
+
 ops::Masking Mae::mask(const data::Batch& batch, const nn::Draws& draws) const {
-  const int64_t L = encoder_->num_patches();
+  const int64_t L = encoder_->num_patches(batch);
+  const int64_t kept = L == encoder_->num_patches()
+                           ? kept_
+                           : std::max<int64_t>(1, ops::kept_tokens(L, options_.mask_ratio));
   const at::Tensor noise_BL =
       batch.mask_noise.defined()
           ? batch.mask_noise
@@ -91,24 +114,33 @@ ops::Masking Mae::mask(const data::Batch& batch, const nn::Draws& draws) const {
   VT_CHECK(noise_BL.dim() == 2 && noise_BL.size(0) == batch.size() && noise_BL.size(1) == L,
            "[mae] mask_noise must be [{}, {}] but got [{}]", batch.size(), L,
            fmt::join(noise_BL.sizes(), ", "));
-  if (options_.num_leaves() == 0) return ops::random_masking(noise_BL, kept_);
-  return mask_real(noise_BL, real_leaves(batch.leaf_boxes), options_.mask_ratio, kept_);
+  if (options_.num_leaves() == 0) return ops::random_masking(noise_BL, kept);
+  return mask_real(noise_BL, real_leaves(batch.leaf_boxes), options_.mask_ratio, kept);
 }
 
 /// [B, prefix + K, D'] -> [B, prefix + L, D']: mask tokens fill the hidden places, tokens return to their order.
 at::Tensor Mae::restore(const at::Tensor& x, const ops::Masking& masking) const {
   const int64_t B = x.size(0), prefix = encoder_->prefix_tokens();
-  const int64_t hidden = encoder_->num_patches() - kept_;
+  const int64_t hidden = masking.mask_BL.size(1) - masking.keep_BK.size(1);
   const at::Tensor shuffled_BLD =
       at::cat({x.slice(1, prefix), mask_token_.expand({B, hidden, -1})}, 1);
   const at::Tensor restored_BLD = ops::gather_tokens(shuffled_BLD, masking.restore_BL);
   return prefix > 0 ? at::cat({x.slice(1, 0, prefix), restored_BLD}, 1) : restored_BLD;
 }
 
+at::Tensor Mae::decoder_variables(const data::Batch& batch, const at::Tensor& like) const {
+  if (!decoder_var_embed_.defined()) return {};
+  const at::Tensor ids = indices_.on(like.device(), encoder_->channels_of(batch));
+  return decoder_var_embed_.index_select(1, ids).repeat_interleave(options_.adaptive.fixed_length,
+                                                                   1);
+}
+
 at::Tensor Mae::add_decoder_positions(const at::Tensor& x, const data::Batch& batch) const {
   if (!decoder_positions_) return x;
   const int64_t prefix = encoder_->prefix_tokens();
   at::Tensor of_patches = decoder_positions_->of_patches(batch, {}, x);
+  if (const at::Tensor of_variables = decoder_variables(batch, x); of_variables.defined())
+    of_patches = of_patches.defined() ? of_patches + of_variables : of_variables;
   if (!of_patches.defined()) return x;
   if (prefix == 0) return x + of_patches;
   const at::Tensor of_prefix = decoder_positions_->of_prefix(x);
@@ -130,32 +162,28 @@ at::Tensor Mae::decode(const at::Tensor& latent, const ops::Masking& masking,
   }
   if (decoder_norm_) x = decoder_norm_->forward(x);
   tap.offer("decoder_norm", x);
-  return decoder_pred_->forward(x.slice(1, encoder_->prefix_tokens()),
-                                encoder_->channels_of(batch));
-}
-
-/// Pixels as they came, in fp32.
-at::Tensor Mae::target(const data::Batch& batch) const {
-  if (options_.num_leaves() > 0)
-    return batch.leaf_tokens.to(at::kFloat).permute({0, 2, 3, 1}).flatten(2);
-  return ops::patchify(batch.image.to(at::kFloat), options_.patch_size,
-                       ops::PatchOrder::channel_last);
+  const at::Tensor x_BLD = x.slice(1, encoder_->prefix_tokens());
+  const std::vector<int64_t> channels = encoder_->channels_of(batch);
+  return trees_per_channel(options_) ? decoder_pred_->forward_apart(x_BLD, channels)
+                                     : decoder_pred_->forward(x_BLD, channels);
 }
 
 at::Tensor Mae::loss(const data::Batch& batch, const at::Tensor& prediction,
                      const at::Tensor& mask_BL) const {
-  at::Tensor target_BLS = target(batch);
+  if (options_.num_leaves() > 0)
+    return leaf_reconstruction_loss(batch, prediction, mask_BL, options_);
+  at::Tensor target_BLS =
+      ops::patchify(batch.image.to(at::kFloat), options_.patch_size, ops::PatchOrder::channel_last);
   if (options_.norm_pix_loss) {
     const PatchScale scale = patch_scale(target_BLS);
     target_BLS = (target_BLS - scale.mean_BL1) / scale.deviation_BL1;
   }
-  at::Tensor counts_BL;
-  if (options_.num_leaves() > 0) counts_BL = real_leaves(batch.leaf_boxes).to(at::kFloat);
-  return reconstruction_loss(prediction, target_BLS, mask_BL, options_, counts_BL);
+  return reconstruction_loss(prediction, target_BLS, mask_BL, options_);
 }
 
-Output Mae::forward(const data::Batch& batch, const nn::Draws& draws,
+Output Mae::forward(const data::Batch& given, const nn::Draws& draws,
                     const std::vector<std::string>& taps) {
+  const data::Batch batch = with_leaves(given, draws);
   Output out;
   std::vector<std::pair<std::string, int>> trunks{{"blocks", encoder_->blocks().depth()}};
   if (decoder_blocks_) trunks.emplace_back("decoder_blocks", decoder_blocks_->depth());
@@ -171,8 +199,9 @@ Output Mae::forward(const data::Batch& batch, const nn::Draws& draws,
 std::vector<UnitSpec> Mae::units() {
   const std::vector<nn::NamedTensor> all = named_parameters();
   std::vector<UnitSpec> units = encoder_->units(all);
-  units.push_back({"decoder_embed", select(all, {"norm.", "mask_token", "decoder_pos_embed",
-                                                 "decoder_leaf_position.", "decoder_embed."})});
+  units.push_back({"decoder_embed",
+                   select(all, {"norm.", "mask_token", "decoder_pos_embed",
+                                "decoder_leaf_position.", "decoder_var_embed", "decoder_embed."})});
   if (decoder_blocks_) add_trunk_units(units, all, "decoder_blocks", decoder_blocks_.get());
   units.push_back({"head", remaining(all, units)});
   return units;

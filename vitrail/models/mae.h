@@ -2,10 +2,13 @@
 /// Masked autoencoder: encode the visible tokens, decode all, score the hidden ones.
 ///
 /// Paper    He et al. 2022, arXiv:2111.06377; reference code facebookresearch/mae.
-/// Differs  accepts 3-D input, variables and adaptive leaves; class and register tokens are optional; a linear decoder;
-///          learned positions (pos_embed: learned) are parameters that start at the sin-cos table.
-/// Padding  of adaptive leaves is neither hidden nor scored: every sample hides the same share of its real leaves, and
-///          padding, which nothing attends to, fills what is left of the K places.
+/// Differs  accepts 3-D input, variables and leaves; class and register tokens are optional; a linear decoder; learned
+///          positions (pos_embed: learned) are parameters that start at the sin-cos table.
+/// Leaves   are scored as losses_leaves.h says: on their patches, by area if wanted, or on the image, where the pixels of
+///          hidden leaves count and those of visible ones do not. Padding is neither hidden nor scored: every sample hides
+///          the same share of its real leaves, and padding, which nothing attends to, fills what is left of the K places.
+///          With a tree per channel every leaf predicts its own channel, and the decoder is told which by
+///          decoder_var_embed [1, V, D'] (with model.variable_embedding); K is that of the batch's variables.
 /// Shapes   B batch, L tokens, K = floor(L (1 - mask_ratio)) kept, D width, D' decoder width, S values per token of the
 ///          batch's channels in the order (p, q, c).
 /// Taps     embed [B, K(+1), D], blocks.i, norm (latent), decoder_embed [B, L(+1), D'], decoder_blocks.i, decoder_norm.
@@ -41,17 +44,21 @@ class Mae : public EncoderModel {
  private:
   bool has_transformer_decoder() const { return options_.decoder == "transformer"; }
   void add_decoder();
+  void add_decoder_variables(int64_t width);
   ops::Masking mask(const data::Batch& batch, const nn::Draws& draws) const;
   at::Tensor decode(const at::Tensor& latent, const ops::Masking& masking, const data::Batch& batch,
                     const nn::Draws& draws, Taps& tap);
   at::Tensor restore(const at::Tensor& x, const ops::Masking& masking) const;
   at::Tensor add_decoder_positions(const at::Tensor& x, const data::Batch& batch) const;
-  at::Tensor target(const data::Batch& batch) const;
+  /// [1, L, D'] of leaves whose variables the decoder is told; undefined otherwise.
+  at::Tensor decoder_variables(const data::Batch& batch, const at::Tensor& like) const;
   at::Tensor loss(const data::Batch& batch, const at::Tensor& prediction,
                   const at::Tensor& mask_BL) const;
 
-  int64_t kept_ = 0;       // K
-  at::Tensor mask_token_;  // [1, 1, D']
+  int64_t kept_ = 0;              // K
+  at::Tensor mask_token_;         // [1, 1, D']
+  at::Tensor decoder_var_embed_;  // [1, V, D']
+  IndexTensors indices_;
   std::unique_ptr<Positions> decoder_positions_;
   RotaryTable decoder_rotary_;
   std::shared_ptr<nn::Stack> decoder_blocks_;

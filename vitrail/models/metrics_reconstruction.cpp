@@ -14,6 +14,7 @@
 
 #include "vitrail/core/error.h"
 #include "vitrail/models/losses.h"
+#include "vitrail/models/losses_leaves.h"
 #include "vitrail/models/tokenizer.h"
 #include "vitrail/ops/image_quality.h"
 #include "vitrail/ops/patch.h"
@@ -53,50 +54,64 @@ double explained(double error, double count, double values, double squares) {
   return 1 - error / (squares - values * values / count);
 }
 
-/// [1, 1, S]: one number per channel as values of a token, channel fastest.
-at::Tensor per_value(const std::vector<double>& channels, int64_t C, int64_t S,
-                     const at::Tensor& like) {
-  const std::vector<double> all =
-      channels.empty() ? std::vector<double>(static_cast<size_t>(C), 0.5) : channels;
-  VT_CHECK(static_cast<int64_t>(all.size()) == C,
-           "[metrics] mean and std must hold one number for each of {} channels but hold {}", C,
-           all.size());
-  return at::tensor(all, at::kDouble).to(like.device()).repeat({S / C}).view({1, 1, S});
-}
-
 /// One sample in fp64, in the values that the model sees.
 struct Tokens {
   at::Tensor truth_1LS, guess_1LS;
   at::Tensor mask_1L;
   at::Tensor real_1L;  // bool, 0 = a padding leaf; undefined = all are real
   int64_t channels = 0;
+  data::Batch leaves;  // of this sample, where tokens are leaves
 };
 
-Tokens tokens_of(const data::Batch& batch, int64_t sample, int64_t patch) {
+Tokens tokens_of(const data::Batch& batch, int64_t sample, const config::Model& options) {
   Tokens tokens;
-  if (batch.image.defined()) {
+  if (options.num_leaves() == 0) {
+    VT_CHECK(batch.image.defined(), "[metrics] a batch must hold images");
     const at::Tensor image = batch.image.narrow(0, sample, 1).to(at::kDouble);
-    tokens.truth_1LS = ops::patchify(image, patch, ops::PatchOrder::channel_last);
+    tokens.truth_1LS = ops::patchify(image, options.patch_size, ops::PatchOrder::channel_last);
     tokens.channels = image.size(1);
     return tokens;
   }
-  VT_CHECK(batch.leaf_tokens.defined(), "[metrics] a batch must hold images or leaves");
-  const at::Tensor leaves_1CLP = batch.leaf_tokens.narrow(0, sample, 1).to(at::kDouble);
-  tokens.truth_1LS = leaves_1CLP.permute({0, 2, 3, 1}).flatten(2);
-  tokens.channels = leaves_1CLP.size(1);
-  if (batch.leaf_boxes.defined())
-    tokens.real_1L = real_leaves(batch.leaf_boxes.narrow(0, sample, 1));
+  VT_CHECK(batch.leaf_tokens.defined() && batch.leaf_boxes.defined(),
+           "[metrics] a batch must hold leaf_tokens and leaf_boxes");
+  data::Batch& one = tokens.leaves;
+  one.leaf_tokens = batch.leaf_tokens.narrow(0, sample, 1).to(at::kDouble);
+  one.leaf_boxes = batch.leaf_boxes.narrow(0, sample, 1);
+  if (batch.image.defined()) one.image = batch.image.narrow(0, sample, 1);
+  tokens.truth_1LS = leaf_values(one);
+  tokens.real_1L = real_leaves(one.leaf_boxes);
+  tokens.channels = trees_per_channel(options)
+                        ? one.leaf_boxes.size(1) / options.adaptive.fixed_length
+                        : one.leaf_tokens.size(1);
   return tokens;
 }
 
+/// One number per channel for every value of a token, channel fastest, [1, 1, S]; where each token is of one channel,
+/// [1, L, 1].
+at::Tensor per_value(const std::vector<double>& channels, const Tokens& tokens,
+                     const config::Model& options) {
+  const int64_t C = tokens.channels;
+  const std::vector<double> all =
+      channels.empty() ? std::vector<double>(static_cast<size_t>(C), 0.5) : channels;
+  VT_CHECK(static_cast<int64_t>(all.size()) == C,
+           "[metrics] mean and std must hold one number for each of {} channels but hold {}", C,
+           all.size());
+  const at::Tensor numbers = at::tensor(all, at::kDouble).to(tokens.truth_1LS.device());
+  if (trees_per_channel(options))
+    return numbers.repeat_interleave(options.adaptive.fixed_length).view({1, -1, 1});
+  return numbers.repeat({tokens.truth_1LS.size(2) / C}).view({1, 1, -1});
+}
+
 double loss_of(const Tokens& tokens, const config::Model& options) {
+  if (tokens.leaves.leaf_tokens.defined())
+    return leaf_reconstruction_loss(tokens.leaves, tokens.guess_1LS, tokens.mask_1L, options)
+        .item<double>();
   at::Tensor wanted_1LS = tokens.truth_1LS;
   if (options.norm_pix_loss) {
     const PatchScale patch = patch_scale(wanted_1LS);
     wanted_1LS = (wanted_1LS - patch.mean_BL1) / patch.deviation_BL1;
   }
-  return reconstruction_loss(tokens.guess_1LS, wanted_1LS, tokens.mask_1L, options, tokens.real_1L)
-      .item<double>();
+  return reconstruction_loss(tokens.guess_1LS, wanted_1LS, tokens.mask_1L, options).item<double>();
 }
 
 /// Tokens that the model had to guess, bool [1, L].
@@ -107,9 +122,8 @@ at::Tensor guessed(const Tokens& tokens) {
 }
 
 Pictures pictures_of(const Tokens& tokens, const config::Model& options, const PixelScale& scale) {
-  const int64_t C = tokens.channels, S = tokens.truth_1LS.size(2);
-  const at::Tensor std = per_value(scale.std, C, S, tokens.truth_1LS);
-  const at::Tensor mean = per_value(scale.mean, C, S, tokens.truth_1LS);
+  const at::Tensor std = per_value(scale.std, tokens, options);
+  const at::Tensor mean = per_value(scale.mean, tokens, options);
   at::Tensor guess_1LS = tokens.guess_1LS;
   if (options.norm_pix_loss) {
     const PatchScale patch = patch_scale(tokens.truth_1LS);
@@ -134,7 +148,7 @@ ReconstructionTally::ReconstructionTally(const config::Model& options, const Pix
 void ReconstructionTally::add(const data::Batch& batch, const Output& output) {
   const at::NoGradGuard no_grad;
   for (int64_t i = 0; i < batch.size(); ++i) {
-    Tokens tokens = tokens_of(batch, i, options_.patch_size);
+    Tokens tokens = tokens_of(batch, i, options_);
     tokens.guess_1LS = output.output.narrow(0, i, 1).to(at::kDouble);
     VT_CHECK(tokens.guess_1LS.sizes().equals(tokens.truth_1LS.sizes()),
              "[metrics] a prediction must be [{}] like its target but got [{}]",
@@ -146,7 +160,7 @@ void ReconstructionTally::add(const data::Batch& batch, const Output& output) {
     sums_[kLoss] += loss_of(tokens, options_);
     const Pictures pictures = pictures_of(tokens, options_, scale_);
     add_errors(pictures);
-    if (batch.image.defined()) add_similarity(pictures, batch.image.sizes().slice(2));
+    if (options_.num_leaves() == 0) add_similarity(pictures, batch.image.sizes().slice(2));
   }
 }
 

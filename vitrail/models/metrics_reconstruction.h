@@ -14,15 +14,16 @@ namespace vitrail::models {
 /// psnr  20 log10(data_range / rmse), in dB
 /// r2    1 - sum of squared errors / sum of squared distances from the mean over all these values
 /// ssim  mean structural similarity (ops/image_quality.h) of the original and the original with the
-///       guesses pasted in; for images whose sides are at least 11
+///       guesses pasted in; for images whose sides are at least 11, in models without leaves
 /// loss  mean over samples of the training loss of each alone, in fp64
 /// Paper He et al. 2022, arXiv:2111.06377.
 class ReconstructionTally : public Tally {
  public:
   ReconstructionTally(const config::Model& options, const PixelScale& scale);
 
-  /// output.output [B, L, S] in the order (p, q[, r], c), output.mask [B, L]; batch.image, or
-  /// leaf_tokens and leaf_boxes. throws Error naming the shapes.
+  /// output.output [B, L, S] in the order (p, q[, r], c), output.mask [B, L]; batch.image, or for
+  /// models with leaves leaf_tokens and leaf_boxes (and for a loss on the image batch.image too).
+  /// throws Error naming the shapes.
   void add(const data::Batch& batch, const Output& output) override;
   MetricList metrics() const override;
 

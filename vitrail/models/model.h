@@ -55,6 +55,9 @@ class Model : public nn::Module {
   virtual double train_flops_per_sample() const = 0;
   /// Tokens of one sample that pass through the (first) trunk.
   virtual int64_t tokens_per_sample() const = 0;
+  /// Training passes over batches of the same shapes launch the same kernels with the same arguments: nothing is drawn
+  /// or chosen by numbers of the host, so that a pass can be recorded (parallel/graph.h).
+  virtual bool repeats() const { return false; }
   /// Tensors that belong to the weights but are not trained (sin-cos tables), with their full names.
   virtual std::vector<nn::NamedTensor> fixed_tensors() const { return {}; }
   /// Replaces one of them; values of the same shape.

@@ -4,9 +4,11 @@
 #include <cmath>
 #include <set>
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/matmul.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <fmt/ranges.h>
@@ -102,6 +104,21 @@ at::Tensor PatchHead::forward(const at::Tensor& x, const std::vector<int64_t>& c
   const at::Tensor chosen = indices_.on(x.device(), channels);
   const at::Tensor bias = rows(all_->bias(), chosen);
   return at::linear(x, rows(all_->weight(), chosen), bias.defined() ? bias.flatten() : bias);
+}
+
+at::Tensor PatchHead::forward_apart(const at::Tensor& x,
+                                    const std::vector<int64_t>& channels) const {
+  const at::Tensor chosen = indices_.on(x.device(), channels);
+  const auto count = static_cast<int64_t>(channels.size());
+  const at::Tensor weight_CDP =
+      all_->weight().view({pixels_, channels_, -1}).index_select(1, chosen).permute({1, 2, 0});
+  at::Tensor y_BCLP = at::matmul(x.unflatten(1, {count, -1}), weight_CDP);
+  if (all_->bias().defined()) {
+    const at::Tensor bias_CP =
+        all_->bias().view({pixels_, channels_}).index_select(1, chosen).transpose(0, 1);
+    y_BCLP = y_BCLP + bias_CP.unsqueeze(1);
+  }
+  return y_BCLP.flatten(1, 2);
 }
 
 nn::NormOptions norm_options(const config::Model& options) {

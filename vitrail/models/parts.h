@@ -81,6 +81,9 @@ class PatchHead : public nn::Module {
   PatchHead(const config::Model& options, int64_t width, bool bias);
   /// x [..., D] -> [..., P^k * channels]: `channels` as Encoder::channels_of gives them.
   at::Tensor forward(const at::Tensor& x, const std::vector<int64_t>& channels) const;
+  /// One channel of each patch, that of its own tree: x [B, channels * L, D], channel after channel
+  /// -> [B, channels * L, P^k].
+  at::Tensor forward_apart(const at::Tensor& x, const std::vector<int64_t>& channels) const;
 
  private:
   at::Tensor rows(const at::Tensor& parameter, const at::Tensor& channels) const;

@@ -3,11 +3,12 @@
 ///
 /// Paper    Zhang et al. 2024, "Adaptive Patching for High-resolution Image Segmentation with Transformers",
 ///          arXiv:2404.09707.
-/// Differs  dense or adaptive tokens, 2-D or 3-D. The two linear maps behind the encoder are multiplied first, so that no
-///          map of decoder_embed_dim channels at full resolution ever exists; a function of the same parameters.
+/// Differs  dense or leaves, 2-D or 3-D. The two linear maps behind the encoder are multiplied first, so that no map of
+///          decoder_embed_dim channels at full resolution ever exists; a function of the same parameters.
 /// Shapes   B batch, L tokens, D width, W = decoder_embed_dim, P patch edge, k axes. Dense: logits and labels have the
-///          image's sides. Adaptive: L = s^k leaves lie row-major in a mosaic of sides s * P, which logits and labels
-///          share; labels of padding leaves count nowhere.
+///          image's sides. Leaves: any number of them, one prediction [classes, P^k] each, whose loss is taken on the
+///          leaves (model.adaptive.loss_space leaf: of the label as it is on them) or on the image (of the label itself,
+///          after pasting); labels have the image's sides in both, and so has the output.
 /// Names    neck.weight [D, W, P...] (a transposed convolution of kernel and stride P), head.weight [classes, W, 1...],
 ///          head.bias [classes].
 /// Taps     embed, blocks.i, norm [B, L, D].
@@ -21,10 +22,11 @@ namespace vitrail::models {
 
 class Sap : public Segmenter {
  public:
-  /// throws ConfigError when the options contradict each other, or fixed_length is not s^k.
+  /// throws ConfigError when the options contradict each other.
   explicit Sap(const config::Model& options);
 
-  /// output: logits [B, classes, sides...]; loss when there are labels [B, sides...].
+  /// output: logits [B, classes, sides...]; loss when there are labels [B, sides...]. In training with a loss on leaves
+  /// nothing needs the image, and output is what there is: logits [B, classes, L, P^k] of the leaves.
   Output forward(const data::Batch& batch, const nn::Draws& draws,
                  const std::vector<std::string>& taps = {}) override;
   /// The trunk, and 6 per multiply-add of the product with neck and head in one; their own product, once a batch, is
@@ -32,10 +34,12 @@ class Sap : public Segmenter {
   double train_flops_per_sample() const override;
 
  private:
+  /// Logits without their bias, patch by patch: [B, L, classes * P^k].
   at::Tensor decode(const at::Tensor& x_BLD) const;
-  at::Tensor label_of(const data::Batch& batch) const;
+  at::Tensor add_bias(const at::Tensor& logits) const;
+  Output finish_leaves(Output out, const at::Tensor& logits_BCLP, const data::Batch& batch,
+                       bool training) const;
 
-  std::vector<int64_t> grid_;  // of the image, or of the mosaic
   at::Tensor neck_, head_, head_bias_;
 };
 

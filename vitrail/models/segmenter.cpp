@@ -8,6 +8,7 @@
 
 #include "vitrail/core/error.h"
 #include "vitrail/models/losses.h"
+#include "vitrail/models/tokenizer.h"
 #include "vitrail/ops/norm.h"
 
 namespace vitrail::models {
@@ -23,6 +24,11 @@ const config::Model& checked(const config::Model& options) {
              "[config] {} gives a class to every place and has none for class or register tokens, "
              "but model.class_token is {} and model.register_tokens {}; set them to false and 0",
              kind, options.class_token, options.register_tokens);
+  VT_REQUIRE(
+      ConfigError, !trees_per_channel(options),
+      "[config] model.adaptive.trees=per_channel needs model.kind vit or mae but the kind is "
+      "{}, which has one prediction a place",
+      kind);
   const bool of_values = options.loss == "mse";
   VT_REQUIRE(ConfigError, options.num_classes >= (of_values ? 1 : 2),
              "[config] model.num_classes must be at least {} for {} but got {}{}",

@@ -10,6 +10,7 @@
 #include <fmt/ranges.h>
 
 #include "vitrail/core/error.h"
+#include "vitrail/models/mixed_resolution.h"
 #include "vitrail/models/parts.h"
 #include "vitrail/models/variables.h"
 #include "vitrail/ops/masking.h"
@@ -33,6 +34,11 @@ at::Tensor keep_tokens(const at::Tensor& x_BLS, const at::Tensor& keep_BK) {
 
 NamedTokenizer make_tokenizer(const config::Model& options) {
   if (!options.variables.empty()) return {"", std::make_shared<VariableTokenizer>(options)};
+  VT_REQUIRE(ConfigError, !trees_per_channel(options),
+             "[config] model.adaptive.trees=per_channel needs model.variables, whose embeddings "
+             "tell the leaves apart");
+  if (options.mixed_resolution.num_tokens > 0)
+    return {"patch_embed", std::make_shared<MixedEmbed>(options)};
   if (options.num_leaves() > 0) return {"patch_embed", std::make_shared<LeafEmbed>(options)};
   return {"patch_embed", std::make_shared<PatchEmbed>(options)};
 }
@@ -96,9 +102,11 @@ void check_image(const config::Model& options, int64_t channels, const at::Tenso
 }
 
 void check_leaves(const config::Model& options, int64_t channels, const data::Batch& batch) {
-  const int64_t L = options.num_leaves();
+  const bool apart = trees_per_channel(options);
+  const int64_t L = apart ? channels * options.adaptive.fixed_length : options.num_leaves();
   const auto axes = static_cast<int64_t>(options.image_size.size());
-  const std::vector<int64_t> tokens{channels, L, patch_pixels(options)}, boxes{L, 2 * axes};
+  const std::vector<int64_t> tokens{apart ? 1 : channels, L, patch_pixels(options)},
+      boxes{L, 2 * axes};
   const auto fits = [&](const at::Tensor& tensor, const std::vector<int64_t>& shape) {
     return tensor.defined() && tensor.dim() == static_cast<int64_t>(shape.size()) + 1 &&
            tensor.size(0) == batch.size() && tensor.sizes().slice(1) == at::IntArrayRef(shape);
@@ -149,11 +157,21 @@ at::Tensor LeafPosition::forward(const at::Tensor& boxes) const {
   return (positions_BLD * real_leaves(boxes).unsqueeze(-1)).to(proj_->weight().scalar_type());
 }
 
+bool trees_per_channel(const config::Model& options) {
+  return options.adaptive.fixed_length > 0 && options.adaptive.trees == "per_channel";
+}
+
 at::Tensor real_leaves(const at::Tensor& boxes) {
   VT_CHECK(boxes.defined() && boxes.dim() == 3,
            "[model] adaptive patches need leaf_boxes [B, L, 2k] but got [{}]", shape_of(boxes));
   const int64_t axes = boxes.size(-1) / 2;
   return boxes.slice(-1, axes).gt(boxes.slice(-1, 0, axes)).all(-1);
+}
+
+at::Tensor leaf_areas(const at::Tensor& boxes) {
+  const int64_t axes = boxes.size(-1) / 2;
+  const at::Tensor wide = boxes.to(at::kFloat);
+  return (wide.slice(-1, axes) - wide.slice(-1, 0, axes)).clamp_min(0.0).prod(-1);
 }
 
 }  // namespace vitrail::models

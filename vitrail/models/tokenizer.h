@@ -1,9 +1,10 @@
 #pragma once
 /// From pixels to patch embeddings, without positions.
 ///
-/// Three forms behind one interface: a convolution of stride P over all channels (timm's patch_embed.proj); a linear
-/// layer between two norms over adaptive leaves; either of them once per variable, whose tokens are then aggregated to
-/// one per place (variables.h).
+/// Four forms behind one interface: a convolution of stride P over all channels (timm's patch_embed.proj); the same over
+/// leaves of mixed resolution (mixed_resolution.h); a linear layer between two norms over adaptive leaves; one of them
+/// once per variable, whose tokens are then aggregated to one per place, or stay tokens where every variable has leaves of
+/// its own (variables.h).
 /// Shapes   B batch, C channels, L patches or leaves, K kept patches (K = L without a choice), D width, P patch edge,
 ///          k axes, S values of one embedding's input.
 
@@ -117,8 +118,8 @@ class LeafEmbed : public Tokenizer {
 
 /// throws Error naming both shapes unless the image is [B, channels, model.image_size].
 void check_image(const config::Model& options, int64_t channels, const at::Tensor& image);
-/// throws Error naming both shapes unless leaf_tokens is [B, channels, fixed_length, P^k] and leaf_boxes
-/// [B, fixed_length, 2k].
+/// throws Error naming both shapes unless leaf_tokens is [B, channels, L, P^k] and leaf_boxes [B, L, 2k]; with a tree per
+/// channel [B, 1, channels * fixed_length, P^k] and [B, channels * fixed_length, 2k].
 void check_leaves(const config::Model& options, int64_t channels, const data::Batch& batch);
 
 /// Places of `names` in model.variables, 0 ... V-1 when there are none.
@@ -140,7 +141,12 @@ class LeafPosition : public nn::Module {
   std::shared_ptr<nn::Linear> proj_;
 };
 
+/// model.adaptive.trees per_channel: every channel has leaves of its own, which are tokens of their own.
+bool trees_per_channel(const config::Model& options);
+
 /// bool [B, L]: true for leaves of some extent along every axis.
 at::Tensor real_leaves(const at::Tensor& boxes);
+/// fp32 [B, L]: pixels that each leaf covers, 0 for padding.
+at::Tensor leaf_areas(const at::Tensor& boxes);
 
 }  // namespace vitrail::models

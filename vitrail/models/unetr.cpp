@@ -89,6 +89,9 @@ std::vector<std::string> Unetr::ends() const {
 }
 
 at::Tensor Unetr::image_of(const data::Batch& batch) const {
+  VT_CHECK(batch.image.defined(),
+           "[unetr] the first skip reads the image; give 'image' beside the leaves, or set "
+           "model.skips=false");
   const std::vector<int64_t> channels = encoder_->channels_of(batch);
   check_image(options_, static_cast<int64_t>(channels.size()), batch.image);
   const at::Tensor image = batch.image.to(dtype());
@@ -137,8 +140,9 @@ at::Tensor Unetr::decode(const at::Tensor& latent, Taps& tap) const {
   return out_->forward(doubles_to_image() ? x : to_image(x));
 }
 
-Output Unetr::forward(const data::Batch& batch, const nn::Draws& draws,
+Output Unetr::forward(const data::Batch& given, const nn::Draws& draws,
                       const std::vector<std::string>& taps) {
+  const data::Batch batch = with_leaves(given, draws);
   Output out;
   Taps tap(taps, ends(), {{"blocks", encoder_->blocks().depth()}}, out.taps);
   const at::Tensor image = options_.skips ? image_of(batch) : at::Tensor();

@@ -6,8 +6,11 @@
 ///          to the image's sides, corners in place, and the last merge keeps the sides. Any depth from 4 on: the decoder
 ///          reads the blocks d, 2d and 3d (from 0) with d = depth / 4, and the final norm's output. Without skips the
 ///          decoder is four doublings and the output layer; the linear decoder classifies tokens and resizes the
-///          result. Adaptive leaves are put back into their places on the grid before the decoder (leaf_grid.h). A
-///          variable that a batch lacks is an image channel of zeros.
+///          result. A variable that a batch lacks is an image channel of zeros.
+/// Leaves   adaptive or of mixed resolution, are put back into their places on the grid before the decoder (leaf_grid.h):
+///          a leaf over several cells is copied to each, leaves finer than a cell (min_leaf below patch_size) are averaged
+///          in it by their areas. Skips read the image too, which must then come beside the leaves; the loss is that of
+///          the image's pixels.
 /// Shapes   B batch, C channels, L tokens on a grid g, D width, F feature_size.
 /// Names    MONAI's: encoder1.layer.*, encoder2|3|4.transp_conv_init.conv.weight, encoder2|3.blocks.I.0.conv.weight,
 ///          encoder2|3.blocks.I.1.conv1|2.conv.weight, decoder5|4|3|2.transp_conv.conv.weight,

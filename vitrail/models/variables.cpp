@@ -98,7 +98,7 @@ VariableTokenizer::VariableTokenizer(const config::Model& options) : options_(op
       layer = std::make_shared<ConvolutionLayer>(options, 1);
     layers_.push_back(register_module(fmt::format("token_embeds.{}", v), layer));
   }
-  if (!options.single_channel && V > 1) add_aggregation();
+  if (!options.single_channel && !trees_per_channel(options) && V > 1) add_aggregation();
 }
 
 void VariableTokenizer::add_aggregation() {
@@ -135,6 +135,8 @@ at::Tensor VariableTokenizer::patches(const data::Batch& batch, int64_t variable
   if (adaptive()) {
     check_leaves(options_, variables, batch);
     patches_BVLS = batch.leaf_tokens.to(dtype());
+    if (trees_per_channel(options_))
+      patches_BVLS = patches_BVLS.squeeze(1).unflatten(1, {variables, -1});
   } else {
     check_image(options_, variables, batch.image);
     const at::Tensor single = batch.image.to(dtype()).flatten(0, 1).unsqueeze(1);
@@ -204,11 +206,22 @@ at::Tensor VariableTokenizer::aggregate(const at::Tensor& x_MVD,
   return final_->forward(at::stack(tokens, 1), present);
 }
 
+/// Kept leaves are any of any variables', so all are embedded by their variables' layers before some are left out.
+at::Tensor VariableTokenizer::embed_apart(const at::Tensor& patches_BVLS,
+                                          const std::vector<int64_t>& ids,
+                                          const at::Tensor& keep_BK) const {
+  const int64_t B = patches_BVLS.size(0), V = patches_BVLS.size(1), L = patches_BVLS.size(2);
+  const at::Tensor x_VMD = embed(patches_BVLS.transpose(0, 1).reshape({V, B * L, -1}), ids);
+  const at::Tensor x_BMD = x_VMD.view({V, B, L, -1}).transpose(0, 1).flatten(1, 2);
+  return keep_BK.defined() ? ops::gather_tokens(x_BMD, keep_BK) : x_BMD;
+}
+
 at::Tensor VariableTokenizer::forward(const data::Batch& batch, const at::Tensor& keep_BK) const {
   const std::vector<int64_t> ids = variable_ids(options_, batch.variables);
   const auto V = static_cast<int64_t>(ids.size());
   VT_REQUIRE(DataError, !options_.single_channel || V == 1,
              "[model] with model.single_channel a batch must hold one variable but holds {}", V);
+  if (trees_per_channel(options_)) return embed_apart(patches(batch, V, {}), ids, keep_BK);
   const at::Tensor patches_BVKS = patches(batch, V, keep_BK);
   const int64_t B = patches_BVKS.size(0), K = patches_BVKS.size(2);
   const at::Tensor x_VMD = embed(patches_BVKS.transpose(0, 1).reshape({V, B * K, -1}), ids);

@@ -58,7 +58,8 @@ class VariableTokenizer : public Tokenizer {
  public:
   /// throws ConfigError when the variables cannot be cut into the groups.
   explicit VariableTokenizer(const config::Model& options);
-  /// single_channel: one variable a batch, its tokens plus its embedding are the result.
+  /// single_channel: one variable a batch, its tokens plus its embedding are the result. Leaves per channel: nothing is
+  /// aggregated, the tokens of all variables follow each other, [B, V * fixed_length, D].
   at::Tensor forward(const data::Batch& batch, const at::Tensor& keep_BK) const override;
   int64_t num_patches() const override;
   at::ScalarType dtype() const override { return layers_[0]->dtype(); }
@@ -73,6 +74,9 @@ class VariableTokenizer : public Tokenizer {
   at::Tensor embed(const at::Tensor& patches_VMS, const std::vector<int64_t>& ids) const;
   at::Tensor embed_separately(const at::Tensor& patches_VMS, const at::Tensor& offsets_V1D,
                               const std::vector<int64_t>& ids) const;
+  /// [B, V * L or K, D]
+  at::Tensor embed_apart(const at::Tensor& patches_BVLS, const std::vector<int64_t>& ids,
+                         const at::Tensor& keep_BK) const;
   at::Tensor aggregate(const at::Tensor& x_MVD, const std::vector<int64_t>& ids) const;
 
   config::Model options_;

@@ -75,8 +75,9 @@ at::Tensor Vit::loss(const at::Tensor& logits, const data::Batch& batch) const {
                              options_);
 }
 
-Output Vit::forward(const data::Batch& batch, const nn::Draws& draws,
+Output Vit::forward(const data::Batch& given, const nn::Draws& draws,
                     const std::vector<std::string>& taps) {
+  const data::Batch batch = with_leaves(given, draws);
   Output out;
   Taps tap(taps, {"embed", "norm", "pool"}, {{"blocks", encoder_->blocks().depth()}}, out.taps);
   const Tokens tokens = encoder_->embed(batch, draws);

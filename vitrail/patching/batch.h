@@ -16,9 +16,10 @@
 
 namespace vitrail::patching {
 
-/// What edges are looked for with: int32 [B, 3], rows (blur, low, high) of EdgeOptions. training: drawn_edges(seed,
-/// epoch, sample id), otherwise EdgeOptions{}. On the CPU when sample_ids is.
-at::Tensor edge_options(uint64_t seed, int64_t epoch, const at::Tensor& sample_ids, bool training);
+/// What edges are looked for with: int32 [B, 3], rows (blur, low, high) of EdgeOptions. training:
+/// training_edges(options, seed, epoch, sample id), otherwise EdgeOptions{}. On sample_ids' device.
+at::Tensor edge_options(const LeafOptions& options, uint64_t seed, int64_t epoch,
+                        const at::Tensor& sample_ids, bool training);
 
 /// image -> uint8 of its shape; range_BC2 as data::Batch::pixel_range (or undefined). NaN and infinities: on the CPU an
 /// Error that names the sample, on a GPU 0 (their tokens stay NaN, so that the loss tells of them).

@@ -2,276 +2,257 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
+#include <bit>
+#include <cstring>
 
 #include "vitrail/core/error.h"
-#include "vitrail/core/philox.h"
-#include "vitrail/patching/filters.h"
-#include "vitrail/patching/pixel_rows.h"
+#include "vitrail/patching/edges_gradient.h"
+#include "vitrail/patching/edges_math.h"
+#include "vitrail/patching/edges_rows.h"
+#include "vitrail/patching/edges_strips.h"
 
 namespace vitrail::patching {
 namespace {
 
-/// tan(22.5 degrees) in 15-bit fixed point, as OpenCV rounds it.
-constexpr int64_t kTangentBits = 15, kTangent = 13573;
-/// Of Stream::augment; augmentation steps count up from 0.
-constexpr uint16_t kEdgeLayer = 0xFFF0;
-
-/// An array with a border of one pixel around it.
+/// States of an image or volume with a border of nothing around it, so that nobody asks where it ends.
 struct Frame {
-  explicit Frame(std::span<const int64_t> sides_) : sides(sides_.begin(), sides_.end()) {
-    for (int64_t& side : sides) side += 2;
-    strides.assign(sides.size(), 1);
-    for (size_t axis = sides.size() - 1; axis > 0; --axis)
-      strides[axis - 1] = strides[axis] * sides[axis];
-  }
-  int64_t size() const { return pixels_of(sides); }
-  std::vector<int64_t> sides, strides;
+  explicit Frame(const Sides& sides_)
+      : sides(sides_),
+        row(sides.width + 2),
+        plane(row * (sides.height + 2)),
+        inner(row + 1 + (sides.is_volume ? plane : 0)),
+        states(static_cast<size_t>(plane * (sides.is_volume ? sides.depth + 2 : 1)) + kReadOver,
+               nothing) {}
+
+  uint8_t* at(int64_t z, int64_t y) { return states.data() + inner + z * plane + y * row; }
+
+  static constexpr size_t kReadOver = 8;  // words are read from any place
+  Sides sides;
+  int64_t row, plane, inner;
+  std::vector<uint8_t> states;
 };
 
-/// body(place in the frame, place in the array, length) for each row along the last axis.
-template <class Body>
-void for_rows(const Frame& frame, Body&& body) {
-  const size_t axes = frame.sides.size();
-  const int64_t width = frame.sides[axes - 1] - 2, height = frame.sides[axes - 2] - 2;
-  const int64_t depth = axes == 3 ? frame.sides[0] - 2 : 1;
-  for (int64_t z = 0; z < depth; ++z)
-    for (int64_t y = 0; y < height; ++y) {
-      const int64_t inner = (y + 1) * frame.strides[axes - 2] + 1;
-      body(axes == 3 ? (z + 1) * frame.strides[0] + inner : inner, (z * height + y) * width, width);
-    }
-}
-
-/// OpenCV's test of an image's pixel; norm points at it inside a frame of the given row stride.
-bool is_ridge(const int32_t* norm, int64_t stride, int64_t gy, int64_t gx) {
-  const int64_t x = std::abs(gx), y = std::abs(gy) << kTangentBits;
-  const int64_t tangent = x * kTangent, steep = tangent + (x << (kTangentBits + 1));
-  if (y < tangent) return norm[0] > norm[-1] && norm[0] >= norm[1];
-  if (y > steep) return norm[0] > norm[-stride] && norm[0] >= norm[stride];
-  const int64_t step = (gx < 0) != (gy < 0) ? -1 : 1;
-  return norm[0] > norm[-stride - step] && norm[0] > norm[stride + step];
-}
-
-/// The direction has each component that is above tan(22.5 degrees) of the largest.
-bool is_ridge(const int32_t* norm, const std::vector<int64_t>& strides,
-              const std::array<int64_t, 3>& g) {
-  const int64_t largest = std::max({std::abs(g[0]), std::abs(g[1]), std::abs(g[2])}) * kTangent;
-  int64_t offset = 0;
-  for (size_t axis = 0; axis < 3; ++axis)
-    if (std::abs(g[axis]) << kTangentBits > largest)
-      offset += g[axis] < 0 ? -strides[axis] : strides[axis];
-  offset = std::abs(offset);  // of two equal neighbours the later one gives way
-  return norm[0] > norm[-offset] && norm[0] >= norm[offset];
-}
-
-enum State : uint8_t { nothing, weak, edge };
-
-/// Marks weak pixels that touch an edge as edges, and so on.
-void follow(const Frame& frame, std::vector<uint8_t>& states, std::vector<int64_t> strong) {
-  std::vector<int64_t> around{0};
-  for (const int64_t stride : frame.strides) {
-    const std::vector<int64_t> inner = around;
-    for (const int64_t offset : inner)
-      around.insert(around.end(), {offset - stride, offset + stride});
-  }
-  while (!strong.empty()) {
-    const int64_t place = strong.back();
-    strong.pop_back();
-    for (const int64_t offset : around) {
-      uint8_t& state = states[static_cast<size_t>(place + offset)];
-      if (state != weak) continue;
-      state = edge;
-      strong.push_back(place + offset);
-    }
-  }
-}
-
-/// A threshold in the units of the norm: of a volume the square of 4 times itself.
-int32_t norm_threshold(int64_t threshold, size_t axes) {
-  constexpr int64_t kLargest = 8192;  // above any gradient of bytes
-  const int64_t limited = std::min(threshold, kLargest);
-  return static_cast<int32_t>(axes == 2 ? limited : 16 * limited * limited);
-}
-
-/// The first three steps, slab by slab along the first axis: what a slab needs stays in the cache.
-class Thinner {
+/// The first three steps in the rows of a strip of an image.
+class ImageThinner {
  public:
-  Thinner(std::span<const uint8_t> bytes, int64_t channels, std::span<const int64_t> sides,
-          const EdgeOptions& options)
-      : states(static_cast<size_t>(Frame(sides).size()), nothing),
-        bytes_(bytes),
-        channels_(channels),
-        sides_(sides.begin(), sides.end()),
-        plane_(pixels_of(sides.subspan(1))),
-        blur_(options.blur),
-        low_(norm_threshold(options.low, sides.size())),
-        high_(norm_threshold(options.high, sides.size())),
-        frame_(sides) {
-    const int64_t height = std::max(kSlabPixels / plane_, kLeastPlanes);
-    for (int64_t first = 0; first < sides[0]; first += height)
-      thin_slab(first, std::min(first + height, sides[0]));
+  ImageThinner(const EdgeImage& image, Strip strip)
+      : image_(image),
+        strip_(strip),
+        norms_(3, image.sides.width, 1),
+        directions_(2, image.sides.width, 0),
+        parts_(4, image.sides.width, 0) {
+    for (int64_t c = 0; c < image.channels; ++c)
+      gradients_.emplace_back(image.channel(c), image.sides.height, image.sides.width, image.blur,
+                              std::max<int64_t>(strip.first - 1, 0));
   }
 
-  std::vector<uint8_t> states;  // in a frame of nothing
-  std::vector<int64_t> strong;  // places of edges in it
+  void operator()(Frame& frame) {
+    const int64_t width = image_.sides.width;
+    for (int64_t y = strip_.first - 1; y <= strip_.last; ++y) {
+      if (y < 0 || y >= image_.sides.height)
+        norms_.clear(y);
+      else
+        add_gradients(y);
+      if (y <= strip_.first) continue;
+      image_ridges(norms_.row(y - 2), norms_.row(y - 1), norms_.row(y), directions_.row(y - 1),
+                   static_cast<int16_t>(image_.low), static_cast<int16_t>(image_.high),
+                   frame.at(0, y - 1), width);
+    }
+  }
 
  private:
-  static constexpr int64_t kSlabPixels = int64_t{1} << 18, kLeastPlanes = 8;
-
-  void thin_slab(int64_t first, int64_t last) {
-    // One plane for the neighbours of a ridge, one for the gradient, and the radius of the blur.
-    // Filters treat the ends of what they get as the image's; that reaches no further than this.
-    const int64_t margin = 2 + blur_ / 2;
-    const int64_t from = std::max<int64_t>(first - margin, 0);
-    const int64_t to = std::min(last + margin, sides_[0]);
-    std::vector<int64_t> sides = sides_;
-    sides[0] = to - from;
-    const int64_t pixels = pixels_of(sides);
-    for (std::vector<int32_t>* buffer : {&values_, &scratch_, &other_norm_, &norm_})
-      buffer->resize(static_cast<size_t>(pixels));
-    for (int64_t c = 0; c < channels_; ++c) {
-      widen(bytes_.data() + c * sides_[0] * plane_ + from * plane_, values_.data(), pixels);
-      blur(sides);
-      add_gradient(sides, c == 0);
-    }
-    mark_ridges(sides, first - from, last - from, from);
-  }
-
-  void blur(const std::vector<int64_t>& sides) {
-    if (blur_ == 1) return;
-    const Filter smooth = blur_ == 3 ? Filter::smooth3 : Filter::smooth5;
-    filter_axes(values_, sides, std::vector<Filter>(sides.size(), smooth), Border::reflect,
-                scratch_);
-    round_shift(values_, static_cast<int>(sides.size()) * (blur_ == 3 ? 2 : 4));
-  }
-
-  /// Norms: |gx| + |gy| of an image, the square of the length of a volume.
-  void add_gradient(const std::vector<int64_t>& sides, bool is_first) {
-    std::vector<std::vector<int32_t>>& parts = is_first ? parts_ : other_parts_;
-    std::vector<int32_t>& norm = is_first ? norm_ : other_norm_;
-    parts.resize(sides.size());
-    for (size_t axis = 0; axis < sides.size(); ++axis) {
-      std::vector<Filter> filters(sides.size(), Filter::smooth3);
-      filters[axis] = Filter::difference;
-      parts[axis].assign(values_.begin(), values_.end());
-      filter_axes(parts[axis], sides, filters, Border::replicate, scratch_);
-    }
-    if (sides.size() == 2)
-      sum_magnitudes(parts[0], parts[1], norm);
-    else
-      sum_squares(parts[0], parts[1], parts[2], norm);
-    if (is_first) return;
-    for (size_t axis = 0; axis < sides.size(); ++axis)
-      take_where_larger(other_norm_, norm_, other_parts_[axis], parts_[axis]);
-    take_where_larger(other_norm_, norm_, other_norm_, norm_);
-  }
-
-  /// Planes first .. last - 1 of the slab, which begins at the image's plane `from`.
-  void mark_ridges(const std::vector<int64_t>& sides, int64_t first, int64_t last, int64_t from) {
-    const Frame slab(sides);
-    framed_.assign(static_cast<size_t>(slab.size()), 0);
-    for_rows(slab, [&](int64_t place, int64_t i, int64_t n) {
-      std::copy_n(norm_.data() + i, n, framed_.data() + place);
-    });
-    for_rows(slab, [&](int64_t place, int64_t begin, int64_t n) {
-      if (begin < first * plane_ || begin >= last * plane_) return;
-      const int32_t *norms = framed_.data() + place, low = low_;
-      for (int64_t j = 0; j < n; ++j) {
-        const int32_t norm = norms[j];
-        if (norm <= low || !is_ridge_at(slab, place + j, static_cast<size_t>(begin + j))) continue;
-        const int64_t target = place + j + from * frame_.strides[0];
-        states[static_cast<size_t>(target)] = norm > high_ ? edge : weak;
-        if (norm > high_) strong.push_back(target);
+  void add_gradients(int64_t y) {
+    const int64_t width = image_.sides.width;
+    int16_t *gy = parts_.row(0), *gx = parts_.row(1), *norm = parts_.row(2);
+    for (size_t c = 0; c < gradients_.size(); ++c) {
+      gradients_[c].row(y, gy, gx);
+      if (c == 0) {
+        image_norms(gy, gx, norms_.row(y), directions_.row(y), width);
+      } else {
+        image_norms(gy, gx, norm, parts_.row(3), width);
+        take_stronger(norm, parts_.row(3), norms_.row(y), directions_.row(y), width);
       }
-    });
+    }
   }
 
-  bool is_ridge_at(const Frame& slab, int64_t place, size_t i) const {
-    const int32_t* norm = framed_.data() + place;
-    if (sides_.size() == 2) return is_ridge(norm, slab.strides[0], parts_[0][i], parts_[1][i]);
-    return is_ridge(norm, slab.strides, {parts_[0][i], parts_[1][i], parts_[2][i]});
-  }
-
-  std::span<const uint8_t> bytes_;
-  int64_t channels_;
-  std::vector<int64_t> sides_;
-  int64_t plane_, blur_;
-  int32_t low_, high_;
-  Frame frame_;
-  std::vector<int32_t> values_, scratch_;
-  std::vector<std::vector<int32_t>> parts_,
-      other_parts_;  // of the strongest channel so far, of one
-  std::vector<int32_t> norm_, other_norm_, framed_;
+  const EdgeImage& image_;
+  Strip strip_;
+  std::vector<ImageGradient> gradients_;  // of the channels
+  RowRing<int16_t> norms_, directions_, parts_;
 };
 
-void check(std::span<const uint8_t> bytes, int64_t channels, std::span<const int64_t> sides,
-           const EdgeOptions& options, std::span<uint8_t> edges) {
-  VT_CHECK(sides.size() == 2 || sides.size() == 3,
-           "[patching] an image must have 2 or 3 sides but got {}", sides.size());
-  const int64_t pixels = pixels_of(sides);
-  VT_CHECK(
-      channels >= 1 && pixels >= 1 && std::ssize(bytes) == channels * pixels &&
-          std::ssize(edges) == pixels,
-      "[patching] an image of {} channels and {} pixels needs as many bytes but got {}, and {} "
-      "for the edges",
-      channels, pixels, bytes.size(), edges.size());
-  VT_CHECK(options.blur == 1 || options.blur == 3 || options.blur == 5,
-           "[patching] the blur must be 1, 3 or 5 but got {}", options.blur);
-  VT_CHECK(options.low >= 0 && options.low <= options.high,
-           "[patching] edge thresholds must be 0 <= low <= high but got {} and {}", options.low,
-           options.high);
-}
+/// The same in the rows of a strip of each plane of a volume.
+class VolumeThinner {
+ public:
+  VolumeThinner(const EdgeImage& image, Strip strip)
+      : image_(image),
+        strip_(strip),
+        norms_(3, (strip.last - strip.first + 2) * stride(), 0),
+        directions_(2, (strip.last - strip.first + 2) * stride(), 0),
+        parts_(3, image.sides.width, 0),
+        norm_(static_cast<size_t>(image.sides.width)),
+        direction_(static_cast<size_t>(image.sides.width)) {
+    const std::array<int64_t, 3> sides{image.sides.depth, image.sides.height, image.sides.width};
+    for (int64_t c = 0; c < image.channels; ++c)
+      gradients_.emplace_back(image.channel(c), sides, image.blur, first_row(), last_row());
+  }
+
+  void operator()(Frame& frame) {
+    for (int64_t z = -1; z <= image_.sides.depth; ++z) {
+      if (z < 0 || z == image_.sides.depth)
+        norms_.clear(z);
+      else
+        for (int64_t y = first_row(); y < last_row(); ++y) add_gradients(z, y);
+      if (z > 0) mark_ridges(z - 1, frame);
+    }
+  }
+
+ private:
+  int64_t stride() const { return image_.sides.width + 2; }
+  int64_t first_row() const { return std::max<int64_t>(strip_.first - 1, 0); }
+  int64_t last_row() const { return std::min(strip_.last + 1, image_.sides.height); }
+  int64_t place(int64_t y) const { return (y - strip_.first + 1) * stride() + 1; }
+
+  void add_gradients(int64_t z, int64_t y) {
+    const int64_t width = image_.sides.width;
+    int16_t *gz = parts_.row(0), *gy = parts_.row(1), *gx = parts_.row(2);
+    int32_t* norm = norms_.row(z) + place(y);
+    uint8_t* direction = directions_.row(z) + place(y);
+    for (size_t c = 0; c < gradients_.size(); ++c) {
+      gradients_[c].row(z, y, gz, gy, gx);
+      if (c == 0) {
+        volume_norms(gz, gy, gx, norm, direction, width);
+      } else {
+        volume_norms(gz, gy, gx, norm_.data(), direction_.data(), width);
+        take_stronger(norm_.data(), direction_.data(), norm, direction, width);
+      }
+    }
+  }
+
+  void mark_ridges(int64_t z, Frame& frame) {
+    int32_t* norms = norms_.row(z);
+    const int64_t plane_after = norms_.row(z + 1) - norms, plane_before = norms_.row(z - 1) - norms;
+    std::array<int64_t, 14> before{}, after{};
+    for (int32_t d = 1; d < 14; ++d) {
+      const Step step = step_of(d);
+      const int64_t inside = step.y * stride() + step.x;
+      before[static_cast<size_t>(d)] = step.z * plane_before - inside;
+      after[static_cast<size_t>(d)] = step.z * plane_after + inside;
+    }
+    for (int64_t y = strip_.first; y < strip_.last; ++y)
+      volume_ridges(norms + place(y), directions_.row(z) + place(y), before.data(), after.data(),
+                    image_.low, image_.high, frame.at(z, y), image_.sides.width);
+  }
+
+  const EdgeImage& image_;
+  Strip strip_;
+  std::vector<VolumeGradient> gradients_;  // of the channels
+  RowRing<int32_t> norms_;                 // planes of the strip's rows, with a border
+  RowRing<uint8_t> directions_;            // likewise
+  RowRing<int16_t> parts_;
+  std::vector<int32_t> norm_;
+  std::vector<uint8_t> direction_;
+};
+
+/// Makes weak pixels that touch an edge edges, and so on.
+class Follower {
+ public:
+  explicit Follower(Frame& frame)
+      : frame_(frame),
+        any_(1, frame.sides.width, 1),
+        touched_(static_cast<size_t>(frame.sides.width) + Frame::kReadOver, 0) {
+    const int64_t planes = frame.sides.is_volume ? 1 : 0;
+    for (int64_t z = -planes; z <= planes; ++z)
+      for (int64_t y = -1; y <= 1; ++y) around_.push_back(z * frame.plane + y * frame.row);
+  }
+
+  void operator()() {
+    const Sides& sides = frame_.sides;
+    for (int64_t z = 0; z < sides.depth; ++z)
+      for (int64_t y = 0; y < sides.height; ++y) follow_row(frame_.at(z, y));
+  }
+
+ private:
+  /// Only weak pixels are looked at one by one: those that touch an edge are found in whole rows.
+  void follow_row(uint8_t* row) {
+    const int64_t width = frame_.sides.width;
+    any_.clear(0);
+    for (size_t i = 0; i < around_.size(); i += 3)
+      join_states(row + around_[i] - 1, row + around_[i + 1] - 1, row + around_[i + 2] - 1,
+                  any_.row(0) - 1, width + 2);
+    touch_weak(row, any_.row(0), touched_.data(), width);
+    for (int64_t x = 0; x < width; x += 8) {
+      uint64_t word = 0;
+      std::memcpy(&word, touched_.data() + x, 8);
+      if (word == 0) continue;
+      for (int64_t i = x; i < std::min(x + 8, width); ++i)
+        if (touched_[static_cast<size_t>(i)] != 0 && row[i] == weak) follow(row + i);
+    }
+  }
+
+  void follow(uint8_t* place) {
+    *place = edge;
+    found_.push_back(place);
+    while (!found_.empty()) {
+      uint8_t* next = found_.back();
+      found_.pop_back();
+      look_around(next);
+    }
+  }
+
+  /// Three neighbours in one word.
+  void look_around(uint8_t* place) {
+    constexpr auto kWeak = std::bit_cast<uint32_t>(std::array<uint8_t, 4>{weak, weak, weak, 0});
+    for (const int64_t offset : around_) {
+      uint32_t word = 0;
+      std::memcpy(&word, place + offset - 1, 4);
+      if ((word & kWeak) == 0) continue;
+      for (uint8_t* other = place + offset - 1; other <= place + offset + 1; ++other)
+        if (*other == weak) {
+          *other = edge;
+          found_.push_back(other);
+        }
+    }
+  }
+
+  Frame& frame_;
+  std::vector<int64_t> around_;   // to the middle of three neighbours in a row
+  RowRing<uint8_t> any_;          // states around a row
+  std::vector<uint8_t> touched_;  // its weak pixels that touch an edge
+  std::vector<uint8_t*> found_;   // edges whose neighbours are still to be looked at
+};
 
 }  // namespace
 
 EdgeOptions drawn_edges(uint64_t seed, int64_t epoch, int64_t index) {
-  const core::DrawKey key{seed, core::Stream::augment, static_cast<uint32_t>(epoch), kEdgeLayer};
-  const auto below = [&](uint32_t element, float count) {
-    return static_cast<int64_t>(core::uniform(key, static_cast<uint64_t>(index), element) * count);
-  };
-  const int64_t low = 50 + below(1, 50.0f);
-  return {1 + 2 * below(0, 3.0f), low, low + 50};
+  const DrawnEdges drawn = draw_edges(seed, epoch, index);
+  return {drawn.blur, drawn.low, drawn.high};
 }
 
-void to_bytes(std::span<const float> image, int64_t channels, const ByteRange& range,
-              std::span<uint8_t> bytes) {
-  VT_CHECK(channels >= 1 && image.size() == bytes.size() && std::ssize(image) % channels == 0,
-           "[patching] {} values of {} channels cannot become {} bytes", image.size(), channels,
-           bytes.size());
-  const auto value_of = [&](const std::vector<float>& values, int64_t c, float otherwise) {
-    VT_CHECK(values.empty() || values.size() == 1 || std::ssize(values) == channels,
-             "[patching] mean and std must have 1 or {} values but got {}", channels,
-             values.size());
-    return values.empty() ? otherwise : values[values.size() == 1 ? 0 : static_cast<size_t>(c)];
-  };
-  const int64_t pixels = std::ssize(image) / channels;
-  std::vector<Scale> scales;
-  for (int64_t c = 0; c < channels; ++c)
-    scales.push_back({value_of(range.std, c, 1.0f), value_of(range.mean, c, 0.0f)});
-  const auto rows = [&](int64_t c) {
-    return image.subspan(static_cast<size_t>(c * pixels), static_cast<size_t>(pixels));
-  };
-  float low = range.stretch ? INFINITY : 0.0f, high = range.stretch ? -INFINITY : 1.0f;
-  for (int64_t c = 0; c < channels; ++c) {
-    const auto [least, largest] = limits(rows(c), scales[static_cast<size_t>(c)]);
-    low = std::min(low, least), high = std::max(high, largest);
-  }
-  for (int64_t c = 0; c < channels; ++c) {
-    const Scale scale = scales[static_cast<size_t>(c)].onto_bytes(low, high);
-    const bool finite = round_to_bytes(rows(c), scale, bytes.data() + c * pixels);
-    VT_CHECK(finite, "[patching] every pixel must be a finite number but channel {} has others", c);
-  }
+void scale_to_bytes(std::span<const float> image, int64_t channels, std::span<const float> range,
+                    std::span<uint8_t> bytes) {
+  const int64_t broken = round_image(image, channels, range, bytes);
+  VT_CHECK(broken < 0, "[patching] every pixel must be a finite number but channel {} has others",
+           broken);
 }
 
 void edge_map(std::span<const uint8_t> bytes, int64_t channels, std::span<const int64_t> sides,
-              const EdgeOptions& options, std::span<uint8_t> edges) {
-  check(bytes, channels, sides, options, edges);
-  Thinner thin(bytes, channels, sides, options);
-  const Frame frame(sides);
-  follow(frame, thin.states, std::move(thin.strong));
-  for_rows(frame, [&](int64_t place, int64_t first, int64_t n) {
-    mark_equal(thin.states.data() + place, edge, edges.data() + first, n);
+              const EdgeOptions& options, std::span<uint8_t> edges, const Runner& run) {
+  const EdgeImage image = edge_image(bytes, channels, sides, options, edges.size());
+  Frame frame(image.sides);
+  const std::vector<Strip> strips = strips_of(image.sides, static_cast<bool>(run));
+  run_all(run, std::ssize(strips), [&](int64_t s) {
+    const Strip strip = strips[static_cast<size_t>(s)];
+    if (image.sides.is_volume)
+      VolumeThinner(image, strip)(frame);
+    else
+      ImageThinner(image, strip)(frame);
   });
+  Follower{frame}();
+  for (int64_t z = 0; z < image.sides.depth; ++z)
+    for (int64_t y = 0; y < image.sides.height; ++y)
+      mark_edges(frame.at(z, y), edges.data() + (z * image.sides.height + y) * image.sides.width,
+                 image.sides.width);
 }
 
 }  // namespace vitrail::patching

@@ -9,9 +9,12 @@
 ///          so that the thresholds mean what they mean in an image.
 /// Channels a pixel takes the gradient of the channel where it is strongest (the first of equals).
 /// Numbers  integers throughout: equal on every machine. A constant image has no edges.
+/// Memory   2 bytes a pixel besides image and map, and what hysteresis is still to follow (8 bytes for
+///          each weak pixel in the worst case).
 /// Threads  pure functions.
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -28,23 +31,19 @@ struct EdgeOptions {
 /// low + 50; drawn by Philox from the run's seed, the epoch and the global sample index.
 EdgeOptions drawn_edges(uint64_t seed, int64_t epoch, int64_t index);
 
-/// How the floats of an image become the bytes that edges are looked for in.
-struct ByteRange {
-  /// Per channel, or one for all; undone first. Empty = 0 and 1.
-  std::vector<float> mean, std;
-  /// What becomes 0 ... 255. false: 0 ... 1, widened to hold the image's least and largest value. true:
-  /// from its least to its largest value. Both over all channels.
-  bool stretch = false;
-};
+/// Floats [C, sides...] -> bytes of equal shape, rounded to nearest. range [C, 2]: of each channel the
+/// value that is black and the one that is white, moved apart to hold all values of all channels. Empty,
+/// or with a channel where both are equal: from the image's least value to its largest.
+/// throws   Error when a pixel is NaN or infinite, or for spans of another size.
+void scale_to_bytes(std::span<const float> image, int64_t channels, std::span<const float> range,
+                    std::span<uint8_t> bytes);
 
-/// image [C, sides...] -> bytes of equal shape, rounded to nearest.
-/// throws   Error when a pixel is NaN or infinite, or mean and std have neither 1 nor C values.
-void to_bytes(std::span<const float> image, int64_t channels, const ByteRange& range,
-              std::span<uint8_t> bytes);
+/// Calls its second argument with 0 ... count - 1, in any order or at once; none = one after another.
+using Runner = std::function<void(int64_t count, const std::function<void(int64_t)>& part)>;
 
-/// bytes [C, sides...] of 2 or 3 sides -> 1 on edges, 0 elsewhere, [sides...].
+/// bytes [C, sides...] of 2 or 3 sides -> 1 on edges, 0 elsewhere, [sides...]. `run` gets strips of rows.
 /// throws   Error for another blur, low > high or negative, or spans of another size.
 void edge_map(std::span<const uint8_t> bytes, int64_t channels, std::span<const int64_t> sides,
-              const EdgeOptions& options, std::span<uint8_t> edges);
+              const EdgeOptions& options, std::span<uint8_t> edges, const Runner& run = {});
 
 }  // namespace vitrail::patching

@@ -11,6 +11,7 @@
 #include "vitrail/core/error.h"
 #include "vitrail/data/reader.h"
 #include "vitrail/data/statistics.h"
+#include "vitrail/models/metrics_leaves.h"
 #include "vitrail/parallel/device.h"
 #include "vitrail/train/assembly.h"
 #include <nlohmann/json.hpp>
@@ -31,6 +32,14 @@ void reduce(std::vector<double>& sums, comm::Communicator& group) {
 models::PixelScale scale_of(const config::Source& source, const config::Model& model) {
   const auto [mean, std] = data::normalize_values(source, data::channels_of(source, model));
   return {mean, std};
+}
+
+/// Trees and grids are compared on the image.
+std::unique_ptr<models::Tally> tally_of(models::Task task, const config::Model& options,
+                                        const models::PixelScale& scale) {
+  if (task == models::Task::reconstruction && options.num_leaves() > 0)
+    return std::make_unique<models::LeafReconstructionTally>(options, scale);
+  return models::make_tally(task, options, scale);
 }
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -72,7 +81,9 @@ data::LoaderOptions evaluation_loader(const config::Recipe& recipe, int64_t data
 
 Evaluator::Evaluator(const std::vector<config::Source>& sources, const config::Recipe& recipe,
                      int64_t data_rank, int64_t data_ranks, bool pin)
-    : model_options_(recipe.model), seed_(static_cast<uint64_t>(recipe.run.seed)) {
+    : model_options_(recipe.model),
+      leaves_(recipe.model),
+      seed_(static_cast<uint64_t>(recipe.run.seed)) {
   const data::LoaderOptions options = evaluation_loader(recipe, data_rank, data_ranks, pin);
   for (const config::Source& source : sources)
     splits_.push_back({source, std::make_unique<data::Loader>(std::vector<config::Source>{source},
@@ -108,15 +119,16 @@ SplitResult Evaluator::run_split(Split& split, models::Model& model, at::Device 
   const c10::NoGradGuard no_grad;
   const auto start = std::chrono::steady_clock::now();
   const std::unique_ptr<models::Tally> tally =
-      models::make_tally(model.task(), model_options_, scale_of(split.source, model_options_));
+      tally_of(model.task(), model_options_, scale_of(split.source, model_options_));
   ExampleCollector examples(model.task(), split.loader->samples());
   SplitResult result;
   result.split = data::source_name(split.source);
   for (int64_t i = 0; i < split.loader->batches_per_epoch(); ++i) {
-    const data::Batch batch = on_device(without_padding(split.loader->next()), device);
+    data::Batch batch = on_device(without_padding(split.loader->next()), device);
     if (batch.size() == 0) continue;
-    const models::Output output =
-        model.forward(batch, {seed_, 0, batch.sample_ids, false}, scored_taps(model.task()));
+    const nn::Draws draws{seed_, 0, batch.sample_ids, false};
+    batch = leaves_.with_leaves(std::move(batch), draws);
+    const models::Output output = model.forward(batch, draws, scored_taps(model.task()));
     tally->add(batch, output);
     if (keep_examples) examples.add(batch, output);
   }

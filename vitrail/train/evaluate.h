@@ -13,6 +13,7 @@
 #include "vitrail/comm/launch.h"
 #include "vitrail/config/recipe.h"
 #include "vitrail/data/loader.h"
+#include "vitrail/models/leaves.h"
 #include "vitrail/models/metrics.h"
 #include "vitrail/models/model.h"
 #include "vitrail/parallel/unit.h"
@@ -67,6 +68,8 @@ class Evaluator {
                         comm::Communicator& group, bool keep_examples);
 
   config::Model model_options_;
+  models::LeafMaker
+      leaves_;  // made before the model's pass, since metrics and pictures need them too
   uint64_t seed_;
   std::vector<Split> splits_;
 };

@@ -20,7 +20,6 @@ bool ExampleCollector::has_all_verdicts() const {
 }
 
 void ExampleCollector::add(const data::Batch& batch, const models::Output& output) {
-  if (!batch.image.defined()) return;  // adaptive patches: there is no picture to show
   if (task_ == models::Task::classification) add_verdicts(batch, output);
   if (task_ == models::Task::segmentation || task_ == models::Task::reconstruction)
     add_spread(batch, output);
@@ -72,6 +71,8 @@ Example ExampleCollector::spread_example(const data::Batch& batch, const models:
   Example example;
   example.sample = sample;
   example.image = on_host(batch.image[i]);
+  if (batch.leaf_tokens.defined())
+    example.leaves = {on_host(batch.leaf_tokens[i]), on_host(batch.leaf_boxes[i])};
   if (task_ == models::Task::segmentation) {
     example.truth = batch.label[i].to(at::kCPU).clone();
     example.predicted_mask = output.output[i].argmax(0).to(at::kCPU);

@@ -10,6 +10,7 @@
 
 #include "vitrail/data/batch.h"
 #include "vitrail/models/model.h"
+#include "vitrail/train/pictures.h"
 
 namespace vitrail::train {
 
@@ -20,6 +21,7 @@ struct Example {
   at::Tensor output;    // vit: probabilities [classes]; mae: prediction [L, S]; undefined otherwise
   at::Tensor mask;      // mae: [L], 1 = hidden
   at::Tensor truth, predicted_mask;  // segmentation: int64 [sides...], -1 = not labelled
+  Leaves leaves;                     // of models with leaves
   int64_t label = -1;
   int64_t predicted = -1;
 };

@@ -5,12 +5,15 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
 
 #include "vitrail/core/error.h"
 #include "vitrail/data/statistics.h"
 #include "vitrail/io/image.h"
+#include "vitrail/models/leaf_pictures.h"
 #include "vitrail/ops/patch.h"
 
 namespace vitrail::train {
@@ -45,6 +48,40 @@ constexpr double kColors[][3] = {{0.90, 0.62, 0.00}, {0.34, 0.71, 0.91}, {0.00, 
                                  {0.00, 0.45, 0.70}};
 constexpr double kError[3] = {0.85, 0.10, 0.10};
 constexpr double kOpacity = 0.55;
+constexpr double kBorder[3] = {0.34, 0.71, 0.91};
+constexpr double kBorderGrey = 0.25;
+
+/// The corners of a leaf along each axis; a leaf without extent is padding.
+struct Corners {
+  std::vector<int64_t> low, high;
+  bool is_real() const {
+    bool is_real = true;
+    for (size_t axis = 0; axis < low.size(); ++axis) is_real = is_real && high[axis] > low[axis];
+    return is_real;
+  }
+};
+
+Corners corners_of(const at::Tensor& boxes_L2k, int64_t leaf) {
+  const at::Tensor boxes = boxes_L2k.contiguous();
+  const int64_t axes = boxes.size(1) / 2;
+  const float* row = boxes.const_data_ptr<float>() + leaf * 2 * axes;
+  return {{row, row + axes}, {row + axes, row + 2 * axes}};
+}
+
+/// bool [sides...]: the first rows and columns of leaves, of a volume in each of its slices.
+at::Tensor leaf_borders(const at::Tensor& boxes, at::IntArrayRef sides) {
+  at::Tensor borders = at::zeros(sides, at::kBool);
+  for (int64_t leaf = 0; leaf < boxes.size(0); ++leaf) {
+    const Corners at = corners_of(boxes, leaf);
+    if (!at.is_real()) continue;
+    at::Tensor inside = borders;
+    for (int64_t axis = 0; axis < borders.dim(); ++axis)
+      inside = inside.slice(axis, at.low[axis], at.high[axis]);
+    for (const int64_t axis : {borders.dim() - 2, borders.dim() - 1})
+      if (at.low[axis] > 0) inside.select(axis, 0).fill_(true);
+  }
+  return borders;
+}
 
 /// Blends a colour over the pixels where `where` is true.
 void paint(at::Tensor& rgb, const at::Tensor& where, const double color[3]) {
@@ -63,13 +100,18 @@ at::Tensor painted(const at::Tensor& rgb, const at::Tensor& classes) {
 }  // namespace
 
 MaskPictures mask_pictures(const at::Tensor& image, const at::Tensor& truth,
-                           const at::Tensor& predicted, const config::Source& source) {
+                           const at::Tensor& predicted, const config::Source& source,
+                           const Leaves& leaves) {
   MaskPictures pictures;
   pictures.image = as_rgb(Display(image, source)(image).clamp(0, 1));
   pictures.truth = painted(pictures.image, truth);
   pictures.predicted = painted(pictures.image, predicted);
   pictures.errors = pictures.image.clone();
   paint(pictures.errors, truth.ne(predicted).logical_and(truth.ge(0)), kError);
+  if (leaves.defined()) {
+    pictures.image = pictures.image.clone();
+    paint(pictures.image, leaf_borders(leaves.boxes, truth.sizes()), kBorder);
+  }
   return pictures;
 }
 
@@ -120,34 +162,59 @@ at::Tensor Display::operator()(const at::Tensor& image) const {
   return low_.defined() ? (values - low_) / span_ : values;
 }
 
-MaskedPictures masked_pictures(const at::Tensor& image, const at::Tensor& prediction,
-                               const at::Tensor& mask, const config::Model& model,
-                               const config::Source& source) {
+namespace {
+
+/// What masked_pictures needs of a sample, in the values that the model sees; [C, ...] each.
+struct Masked {
+  at::Tensor predicted, hidden_pixels;  // bool
+};
+
+Masked masked_grid(const at::Tensor& image, const at::Tensor& prediction, const at::Tensor& mask,
+                   const config::Model& model) {
   constexpr ops::PatchOrder kOrder = ops::PatchOrder::channel_last;
-  const at::Tensor batch = image.unsqueeze(0);
   const std::vector<int64_t> grid = ops::patch_grid(image.sizes().slice(1), model.patch_size);
-  const at::Tensor target = ops::patchify(batch, model.patch_size, kOrder);
+  const at::Tensor target = ops::patchify(image.unsqueeze(0), model.patch_size, kOrder);
   at::Tensor predicted = prediction.unsqueeze(0);
   if (model.norm_pix_loss) {
-    const at::Tensor mean = target.mean(-1, true),
-                     variance = target.var(-1, /*unbiased=*/true, true);
+    const at::Tensor mean = target.mean(-1, true);
+    const at::Tensor variance = target.var(-1, /*unbiased=*/true, true);
     predicted = predicted.mul(variance.add(1e-6).sqrt()).add(mean);
   }
-  const Display display(image, source);
-  const auto picture = [&](const at::Tensor& patches) {
-    return display(ops::unpatchify(patches, grid, model.patch_size, kOrder).squeeze(0));
-  };
   const at::Tensor hidden = mask.reshape({1, -1, 1}).gt(0.5).expand_as(target);
+  const auto whole = [&](const at::Tensor& patches) {
+    return ops::unpatchify(patches, grid, model.patch_size, kOrder).squeeze(0);
+  };
+  return {whole(predicted), whole(hidden.to(image.scalar_type())).gt(0.5)};
+}
+
+Masked masked_leaves(const at::Tensor& image, const at::Tensor& prediction, const at::Tensor& mask,
+                     const config::Model& model, const Leaves& leaves) {
+  data::Batch batch;
+  batch.image = image.unsqueeze(0);
+  batch.leaf_tokens = leaves.tokens.unsqueeze(0);
+  batch.leaf_boxes = leaves.boxes.unsqueeze(0);
+  const models::LeafPictures found =
+      models::paste_prediction(batch, prediction.unsqueeze(0), mask.unsqueeze(0), model);
+  return {found.predicted.squeeze(0), found.hidden.squeeze(0)};
+}
+
+}  // namespace
+
+MaskedPictures masked_pictures(const at::Tensor& image, const at::Tensor& prediction,
+                               const at::Tensor& mask, const config::Model& model,
+                               const config::Source& source, const Leaves& leaves) {
+  const Masked masked = leaves.defined() ? masked_leaves(image, prediction, mask, model, leaves)
+                                         : masked_grid(image, prediction, mask, model);
+  const Display display(image, source);
   MaskedPictures pictures;
   pictures.original = display(image);
-  pictures.reconstruction = picture(predicted);
-  pictures.pasted = picture(at::where(hidden, predicted, target));
+  pictures.reconstruction = display(masked.predicted);
+  pictures.pasted = display(at::where(masked.hidden_pixels, masked.predicted, image));
   const at::Tensor grey = at::full(pictures.original.sizes(), 0.5, image.options());
-  const at::Tensor hidden_pixels =
-      ops::unpatchify(hidden.to(image.scalar_type()), grid, model.patch_size, kOrder)
-          .squeeze(0)
-          .gt(0.5);
-  pictures.masked = at::where(hidden_pixels, grey, pictures.original);
+  pictures.masked = at::where(masked.hidden_pixels, grey, pictures.original);
+  if (leaves.defined())
+    pictures.masked = at::where(leaf_borders(leaves.boxes, image.sizes().slice(1)).unsqueeze(0),
+                                at::full_like(grey, kBorderGrey), pictures.masked);
   return pictures;
 }
 

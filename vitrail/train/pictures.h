@@ -36,12 +36,19 @@ struct MaskedPictures {
       pasted;  // pasted: visible patches of the original, predicted hidden ones
   std::vector<at::Tensor> all() const { return {original, masked, reconstruction, pasted}; }
 };
+/// Leaves of one sample as a batch holds them; undefined = a grid of patches.
+struct Leaves {
+  at::Tensor tokens;  // [C, L, P^k]
+  at::Tensor boxes;   // [L, 2k]
+  bool defined() const { return tokens.defined(); }
+};
+
 /// image [C, ...] normalised, prediction [L, S], mask [L] with 1 = hidden. With norm_pix_loss the
 /// prediction is put back on each patch's own mean and variance. Hidden patches of `masked` are
-/// mid-grey.
+/// mid-grey. Predictions of leaves are pasted to their boxes, whose borders `masked` shows.
 MaskedPictures masked_pictures(const at::Tensor& image, const at::Tensor& prediction,
                                const at::Tensor& mask, const config::Model& model,
-                               const config::Source& source);
+                               const config::Source& source, const Leaves& leaves = {});
 
 /// A segmentation, each RGB [3, ...] in [0, 1]: the image, the same with the true classes coloured,
 /// with the predicted ones, and with the pixels marked where they differ.
@@ -50,9 +57,10 @@ struct MaskPictures {
   std::vector<at::Tensor> all() const { return {image, truth, predicted, errors}; }
 };
 /// image [C, ...] normalised; truth and predicted int64 [...]. Class 0 and pixels without a label
-/// (-1) stay uncoloured; pixels without a label never differ.
+/// (-1) stay uncoloured; pixels without a label never differ. `image` shows the borders of leaves.
 MaskPictures mask_pictures(const at::Tensor& image, const at::Tensor& truth,
-                           const at::Tensor& predicted, const config::Source& source);
+                           const at::Tensor& predicted, const config::Source& source,
+                           const Leaves& leaves = {});
 
 /// Slices of a volume [C, D, H, W] -> [C, H, W] each, spread over its depth; an image is its own
 /// only slice.

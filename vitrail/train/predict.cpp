@@ -13,9 +13,11 @@
 #include "vitrail/core/atomic_file.h"
 #include "vitrail/core/error.h"
 #include "vitrail/data/image_files.h"
+#include "vitrail/data/leaves.h"
 #include "vitrail/data/reader.h"
 #include "vitrail/data/transform.h"
 #include "vitrail/io/image.h"
+#include "vitrail/models/leaves.h"
 #include "vitrail/models/model.h"
 #include "vitrail/parallel/device.h"
 #include "vitrail/parallel/unit.h"
@@ -64,6 +66,7 @@ class FileBatches {
   FileBatches(const config::Recipe& recipe, const config::Source& source)
       : transform_(source, recipe.model, /*training=*/false, /*raw=*/false),
         variables_(source.variables),
+        pixel_range_(data::pixel_range_of(source, recipe.model)),
         model_(recipe.model) {}
 
   data::Batch read(const std::vector<std::string>& files, int64_t first, int64_t count) const {
@@ -73,6 +76,7 @@ class FileBatches {
     batch.variables = variables_;
     batch.image = at::empty(shape, at::kFloat);
     batch.sample_ids = at::arange(first, first + count, at::kLong);
+    if (model_.num_leaves() > 0) batch.pixel_range = data::pixel_ranges(pixel_range_, count);
     float* out = batch.image.mutable_data_ptr<float>();
     for (int64_t i = 0; i < count; ++i) {
       const std::string& file = files[first + i];
@@ -85,6 +89,7 @@ class FileBatches {
  private:
   data::Transform transform_;
   std::vector<std::string> variables_;
+  std::vector<float> pixel_range_;
   const config::Model& model_;
 };
 
@@ -154,6 +159,12 @@ void write_pictures(const std::string& folder, const std::string& file, int64_t 
   }
 }
 
+/// Of one sample, on the CPU.
+Leaves leaves_of(const data::Batch& batch, int64_t i) {
+  if (!batch.leaf_tokens.defined()) return {};
+  return {batch.leaf_tokens[i].cpu(), batch.leaf_boxes[i].cpu()};
+}
+
 /// The source whose size and normalisation apply to the files.
 config::Source input_source(const config::Recipe& recipe) {
   if (!recipe.eval.sources.empty()) return recipe.eval.sources.front();
@@ -177,12 +188,14 @@ int64_t predict_images(models::Model& model, const config::Recipe& recipe,
   const bool writes_csv = classifies || of_values;
   std::string csv = of_values ? values_heading(recipe.model.num_classes) : csv_heading(columns);
   if (!writes_csv) core::make_directories(options.output);
+  const models::LeafMaker leaves(recipe.model);
   const auto total = static_cast<int64_t>(files.size());
   for (int64_t first = 0; first < total; first += kBatch) {
-    const data::Batch batch =
+    data::Batch batch =
         on_device(batches.read(files, first, std::min(kBatch, total - first)), device);
-    const models::Output output =
-        model.forward(batch, {static_cast<uint64_t>(recipe.run.seed), 0, batch.sample_ids, false});
+    const nn::Draws draws{static_cast<uint64_t>(recipe.run.seed), 0, batch.sample_ids, false};
+    batch = leaves.with_leaves(std::move(batch), draws);
+    const models::Output output = model.forward(batch, draws);
     if (classifies) {
       add_rows(csv, files, first, output.output, columns, names);
       continue;
@@ -195,7 +208,7 @@ int64_t predict_images(models::Model& model, const config::Recipe& recipe,
       write_pictures(
           options.output, files[first + i], first + i,
           masked_pictures(batch.image[i].cpu(), output.output[i].to(at::kCPU, at::kFloat),
-                          output.mask[i].cpu(), recipe.model, source));
+                          output.mask[i].cpu(), recipe.model, source, leaves_of(batch, i)));
   }
   if (writes_csv) core::write_file_atomic(options.output, csv);
   return total;
@@ -208,10 +221,6 @@ int64_t predict_files(const config::ResolvedRecipe& resolved, const PredictOptio
   const config::Recipe& recipe = resolved.recipe;
   VT_REQUIRE(ConfigError, !(recipe.model.kind == "diffusion"),
              "[predict] a diffusion model has nothing to say of a file; use vitrail sample");
-  VT_REQUIRE(ConfigError, recipe.model.adaptive.fixed_length == 0,
-             "[predict] files are taken as grids of patches, but model.adaptive.fixed_length is {}; "
-             "vitrail eval scores adaptive models",
-             recipe.model.adaptive.fixed_length);
   const config::Source source = input_source(recipe);
   const at::Device device = choose_device(recipe.run, options.launch);
   set_threads(recipe.run, options.launch);

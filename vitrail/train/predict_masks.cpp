@@ -13,6 +13,7 @@
 
 #include "vitrail/core/atomic_file.h"
 #include "vitrail/core/error.h"
+#include "vitrail/data/leaves.h"
 #include "vitrail/data/reader.h"
 #include "vitrail/data/statistics.h"
 #include "vitrail/data/transform.h"
@@ -121,7 +122,7 @@ class Segmenter {
   /// int64 [sides...], or float [V, sides...] of a model of values, of image [C, other sides...]; a
   /// volume under a 2-D model slice by slice.
   at::Tensor run(const at::Tensor& image, const std::vector<int64_t>& sides,
-                     int64_t slice_axis) const {
+                 int64_t slice_axis) const {
     if (sides.size() == options_.image_size.size()) return one(image, sides);
     std::vector<int64_t> flat = sides;
     flat.erase(flat.begin() + slice_axis);
@@ -175,8 +176,8 @@ std::string stem(const std::string& path) {
   if (trimmed.filename().string().find_first_of("*?[") != std::string::npos)
     trimmed = trimmed.parent_path();  // a glob of slices is named by its folder
   fs::path name = trimmed.has_filename() ? trimmed.filename() : trimmed.parent_path().filename();
-  while (name.has_extension() && (endings.contains(name.extension().string()) ||
-                                  io::has_image_extension(name.string())))
+  while (name.has_extension() &&
+         (endings.contains(name.extension().string()) || io::has_image_extension(name.string())))
     name = name.stem();
   return name.string();
 }
@@ -256,6 +257,7 @@ SlidingWindow window_of(const config::Recipe& recipe, const config::Source& sour
   if (!source.overlap.empty())
     window.overlap = *std::max_element(source.overlap.begin(), source.overlap.end());
   window.variables = source.variables;
+  if (recipe.model.num_leaves() > 0) window.pixel_range = data::pixel_range_of(source, recipe.model);
   window.padding = padding_of(source, data::channels_of(source, recipe.model));
   return window;
 }

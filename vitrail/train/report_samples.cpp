@@ -43,10 +43,14 @@ void add_examples(const SplitResult& result, const config::Source& source,
                      {}};
   for (const Example& example : result.examples) {
     if (example.truth.defined())
-      add_rows(mask_pictures(example.image, example.truth, example.predicted_mask, source).all(),
+      add_rows(mask_pictures(example.image, example.truth, example.predicted_mask, source,
+                             example.leaves)
+                   .all(),
                masks);
     else if (example.mask.defined())
-      add_rows(masked_pictures(example.image, example.output, example.mask, model, source).all(),
+      add_rows(masked_pictures(example.image, example.output, example.mask, model, source,
+                               example.leaves)
+                   .all(),
                hidden);
     else
       data.verdicts.push_back(verdict(example, result, source));

@@ -13,6 +13,7 @@
 #include <fmt/ranges.h>
 
 #include "vitrail/core/error.h"
+#include "vitrail/data/leaves.h"
 #include "vitrail/data/windows.h"
 
 namespace vitrail::train {
@@ -72,6 +73,8 @@ at::Tensor shares_of(models::Model& model, const at::Tensor& windows, int64_t fi
   data::Batch batch;
   batch.variables = options.variables;
   batch.image = windows.to(device);
+  if (!options.pixel_range.empty())
+    batch.pixel_range = data::pixel_ranges(options.pixel_range, windows.size(0)).to(device);
   batch.sample_ids = at::arange(first, first + windows.size(0),
                                 at::TensorOptions().dtype(at::kLong).device(device));
   const at::Tensor output = model.forward(batch, {options.seed, 0, batch.sample_ids, false}).output;

@@ -18,6 +18,7 @@ struct SlidingWindow {
   uint64_t seed = 0;
   std::vector<double> padding = {};         // of each channel, outside the image; empty = 0
   std::vector<std::string> variables = {};  // of the image's channels; empty = all of the model
+  std::vector<float> pixel_range = {};      // a row of Batch::pixel_range [C, 2]; empty = none
 };
 
 /// Class probabilities (of a model that learns values, those) of every pixel, fp32 on the CPU: image [C, sides...] -> [classes, sides...].

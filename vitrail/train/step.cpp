@@ -29,6 +29,13 @@ data::Batch part(const data::Batch& batch, int64_t begin, int64_t count) {
   return piece;
 }
 
+/// Collectives of several ranks are issued by the host.
+bool can_be_recorded(const models::Model& model, const config::Train& options,
+                     const comm::Communicator& data_group) {
+  return options.cuda_graph == "auto" && options.recompute == "none" && data_group.size() == 1 &&
+         model.repeats();
+}
+
 }  // namespace
 
 /// [loss, norm, scale] on the host, once `arrived` has passed.
@@ -73,7 +80,9 @@ Step::Step(models::Model& model, parallel::UnitSet& units, parallel::GradientRed
       options_(options),
       seed_(seed),
       device_(device),
-      data_group_(data_group) {}
+      data_group_(data_group),
+      pass_(device, can_be_recorded(model, options, data_group),
+            [this](const data::Batch& batch) { return forward_backward(batch); }) {}
 
 void Step::set_step(int64_t step, int64_t skipped) {
   step_ = step;
@@ -94,7 +103,7 @@ StepReport Step::run(data::Batch batch, double data_wait_ms) {
   const Clock::time_point start = Clock::now();
   batch = on_device(std::move(batch), device_);
   units_.zero_gradients();
-  const at::Tensor loss = forward_backward(batch);
+  const at::Tensor loss = pass_.run(batch);
   const GradientNorm norm = optimizer_.gradient_norm(options_.clip_grad_norm);
   const double lr = schedule_.at(step_);
   optimizer_.step(lr, update_count() + 1, norm);

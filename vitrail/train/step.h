@@ -16,6 +16,7 @@
 #include "vitrail/parallel/data_parallel.h"
 #include "vitrail/parallel/unit.h"
 #include "vitrail/train/optimizer.h"
+#include "vitrail/train/recorded_pass.h"
 #include "vitrail/train/schedule.h"
 
 namespace vitrail::train {
@@ -81,6 +82,7 @@ class Step {
   at::Device device_;
   comm::Communicator& data_group_;
   int64_t step_ = 0, skipped_ = 0;
+  RecordedPass pass_;                       // forward_backward
   std::shared_ptr<StepNumbers> unchecked_;  // of the last step
 };
 

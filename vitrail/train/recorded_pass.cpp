@@ -1,0 +1,79 @@
+#include "vitrail/train/recorded_pass.h"
+
+#include <exception>
+#include <utility>
+
+#include <ATen/core/grad_mode.h>
+
+#include "vitrail/core/error.h"
+#include "vitrail/core/log.h"
+
+namespace vitrail::train {
+namespace {
+
+/// Libraries choose algorithms and allocate workspaces in the first of these.
+constexpr int64_t kPlainRuns = 3;
+
+std::vector<at::Tensor*> rows(data::Batch& batch) { return batch.rows(); }
+
+bool same_shapes(data::Batch a, data::Batch b) {
+  const std::vector<at::Tensor*> left = rows(a), right = rows(b);
+  if (left.size() != right.size() || a.variables != b.variables) return false;
+  // Which tensors there are is told by their types, sizes and number: no two models' inputs have the same.
+  for (size_t i = 0; i < left.size(); ++i)
+    if (!left[i]->sizes().equals(right[i]->sizes()) ||
+        left[i]->scalar_type() != right[i]->scalar_type())
+      return false;
+  return true;
+}
+
+}  // namespace
+
+RecordedPass::RecordedPass(at::Device device, bool enabled, Pass pass)
+    : device_(device), pass_(std::move(pass)) {
+  if (enabled && device.is_cuda()) graph_ = std::make_unique<parallel::Graph>(device);
+}
+
+/// The first batch settles the shapes.
+bool RecordedPass::fits(const data::Batch& batch) {
+  if (plain_runs_ == 0) {
+    inputs_ = batch;
+    for (at::Tensor* tensor : rows(inputs_)) *tensor = tensor->clone();
+    return true;
+  }
+  return same_shapes(inputs_, batch);
+}
+
+at::Tensor RecordedPass::run(const data::Batch& batch) {
+  if (!graph_ || !fits(batch)) return pass_(batch);
+  if (!recorded_ && plain_runs_ >= kPlainRuns) record(batch);
+  if (!recorded_) {
+    ++plain_runs_;
+    at::Tensor loss;
+    if (!graph_) return pass_(batch);
+    graph_->run([&] { loss = pass_(batch); });
+    return loss;
+  }
+  const at::NoGradGuard no_grad;
+  data::Batch given = batch;
+  const std::vector<at::Tensor*> to = rows(inputs_), from = rows(given);
+  for (size_t i = 0; i < to.size(); ++i) to[i]->copy_(*from[i], /*non_blocking=*/true);
+  graph_->replay();
+  return loss_;
+}
+
+void RecordedPass::record(const data::Batch& batch) {
+  inputs_.epoch = batch.epoch;
+  try {
+    graph_->record([&] { loss_ = pass_(inputs_); });
+    recorded_ = true;
+    core::log_info("forward and backward are one CUDA graph from here on");
+  } catch (const std::exception& error) {
+    graph_ = nullptr;
+    inputs_ = {};
+    core::log_warning("forward and backward cannot be one CUDA graph and run plainly: {}",
+                      error.what());
+  }
+}
+
+}  // namespace vitrail::train
