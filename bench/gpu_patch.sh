@@ -41,7 +41,6 @@ train cifar-plain 64 $cifar $plain train.epochs=3 eval.every_epochs=3 logging.ev
 unetr=recipes/em/unetr_2d_adaptive.yaml sap=recipes/em/sap_2d_adaptive.yaml
 train em-unetr-dense 64 recipes/em/unetr_2d.yaml
 train em-unetr-adaptive 31 $unetr
-train em-unetr-adaptive-loader 31 $unetr data.patching=loader    # else made in the step
 train em-unetr-mixed 40 recipes/em/unetr_2d_mixed.yaml
 train em-sap-dense 256 recipes/em/sap_2d.yaml
 train em-sap-adaptive 127 $sap
@@ -51,11 +50,21 @@ large="model.image_size=[512,512] model.patch_size=8 eval.sources[0].tile=[512,5
   train.epochs=16 eval.every_epochs=16 train.precision=bf16"
 train em512-unetr-dense 4096 recipes/em/unetr_2d.yaml $large
 train em512-unetr-adaptive 1024 $unetr $large model.adaptive.fixed_length=1024 model.adaptive.min_leaf=4
+train em512-unetr-adaptive-2047 2047 $unetr $large model.adaptive.fixed_length=2047 model.adaptive.min_leaf=4
+train em512-sap-dense 4096 $sap $large model.adaptive.fixed_length=0
+train em512-sap-adaptive 2047 $sap $large model.adaptive.fixed_length=2047 model.adaptive.min_leaf=4
 
 train mni-unetr-dense 64 recipes/mni/unetr_3d.yaml
 train mni-unetr-adaptive 29 recipes/mni/unetr_3d_adaptive.yaml
 train mni-sap-dense 512 recipes/mni/sap_3d_adaptive.yaml model.adaptive.fixed_length=0
 train mni-sap-adaptive 253 recipes/mni/sap_3d_adaptive.yaml
+train mni-sap-adaptive-512 512 recipes/mni/sap_3d_adaptive.yaml model.adaptive.fixed_length=512
+# Windows of 96x48x96, with much that is dark: 864 patches of 8^3 beside 421 leaves of 4^3 and larger.
+wide="model.image_size=[96,48,96] model.patch_size=8 eval.sources[0].tile=[96,48,96] eval.batch_size=2"
+train mni96-sap-dense 864 recipes/mni/sap_3d_adaptive.yaml $wide model.adaptive.fixed_length=0
+train mni96-sap-adaptive 421 recipes/mni/sap_3d_adaptive.yaml $wide model.adaptive.fixed_length=421 model.adaptive.min_leaf=4
+train mni96-unetr-dense 864 recipes/mni/unetr_3d.yaml $wide
+train mni96-unetr-adaptive 421 recipes/mni/unetr_3d_adaptive.yaml $wide model.adaptive.fixed_length=421 model.adaptive.min_leaf=4
 
 short="train.epochs=45 eval.every_epochs=45"
 train mae-uniform 64 recipes/photographs/mae.yaml $short

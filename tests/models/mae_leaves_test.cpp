@@ -39,6 +39,7 @@ config::Model per_channel(int64_t variables) {
   make_adaptive(options);
   add_variables(options, variables);
   options.adaptive.trees.value = "per_channel";
+  options.adaptive.token_norm = true;
   return options;
 }
 

@@ -78,7 +78,8 @@ TEST(MixedLoss, OfAModelReadsBothLabelsOfTheBatch) {
   batch.label_share = at::tensor({0.25f, 1.0f, 0.0f, 0.6f});
   const Output mixed = model->forward(batch, draws_of(batch));
   const double expected =
-      classification_loss(mixed.output, {batch.label, batch.label_other, batch.label_share}, options)
+      classification_loss(mixed.output, {batch.label, batch.label_other, batch.label_share},
+                          options)
           .item<double>();
   EXPECT_EQ(mixed.loss.item<double>(), expected);
   EXPECT_NE(expected, classification_loss(mixed.output, batch.label, options).item<double>());

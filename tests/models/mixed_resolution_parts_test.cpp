@@ -180,13 +180,13 @@ TEST_F(Scorer, FeatureScoresAreMeansOfTheLossOverAPatch) {
   options.mixed_resolution.scorer_weights = path_;
   const MixedResolution mixed(options);
   const at::Tensor image = mixed_images(options, 2);
-  const auto pyramid = mixed.pyramid(image);
-  const auto scores = mixed.scores(pyramid, {}, mixed_draws(2));
+  const auto scores = mixed.scores(image, {}, mixed_draws(2));
   std::vector<at::Tensor> blurred;
-  for (int level = 1; level < 3; ++level) {
+  for (const size_t factor : {2, 4}) {
     std::vector<at::Tensor> planes;
     for (int64_t i = 0; i < 6; ++i) {
-      const Plane plane = plain_resize(plane_of(pyramid[level], i / 3, i % 3), 128, 192);
+      const Plane plane = plain_resize(
+          plain_resize(plane_of(image, i / 3, i % 3), 128 / factor, 192 / factor), 128, 192);
       for (const std::vector<double>& row : plane) planes.push_back(at::tensor(row, at::kFloat));
     }
     blurred.push_back(at::stack(planes).view({2, 3, 128, 192}));

@@ -56,7 +56,7 @@ TEST(MixedResolution, PixelBlurScoresAgreeWithPlainLoops) {
   const config::Model options = mixed_options("pixel_blur");
   const MixedResolution mixed(options);
   const at::Tensor image = mixed_images(options, 2);
-  const auto scores = mixed.scores(mixed.pyramid(image), {}, mixed_draws(2));
+  const auto scores = mixed.scores(image, {}, mixed_draws(2));
   ASSERT_EQ(scores.size(), 3u);
   EXPECT_EQ(scores[0].sizes(), at::IntArrayRef({2, 8, 12}));
   EXPECT_EQ(scores[0].abs().max().item<float>(), 0.0f);
@@ -82,7 +82,7 @@ TEST(MixedResolution, GivenScoresAreMeansOfOneChannel) {
   options.mixed_resolution.scorer_channel = 2;
   const MixedResolution mixed(options);
   const at::Tensor image = random({2, 3, 48, 24});
-  const auto scores = mixed.scores(mixed.pyramid(image), {}, mixed_draws(2));
+  const auto scores = mixed.scores(image, {}, mixed_draws(2));
   double worst = 0.0;
   for (int64_t level = 1; level < 3; ++level) {
     const int64_t edge = 6 << level;
@@ -103,8 +103,8 @@ TEST(MixedResolution, RandomScoresAreTheSamplesOwnAndNewAtEveryTrainingStep) {
   const config::Model options = mixed_options("random");
   const MixedResolution mixed(options);
   const auto draw = [&](int64_t size, bool training, uint32_t step, int64_t first) {
-    const auto scores = mixed.scores(mixed.pyramid(mixed_images(options, size)), {},
-                                     mixed_draws(size, training, step, first));
+    const auto scores =
+        mixed.scores(mixed_images(options, size), {}, mixed_draws(size, training, step, first));
     return at::cat({scores[1].flatten(1), scores[2].flatten(1)}, 1);
   };
   const at::Tensor together = draw(3, true, 5, 0);
@@ -124,7 +124,7 @@ TEST(MixedResolution, NanAndConstantImagesHaveFiniteScores) {
   at::Tensor image = mixed_images(options, 2);
   image[0][1][3][3] = std::numeric_limits<float>::quiet_NaN();
   image[1].fill_(0.25);
-  const auto scores = mixed.scores(mixed.pyramid(image), {}, mixed_draws(2));
+  const auto scores = mixed.scores(image, {}, mixed_draws(2));
   for (const at::Tensor& score : scores) EXPECT_TRUE(at::isfinite(score).all().item<bool>());
   EXPECT_EQ(scores[2][1].abs().max().item<float>(), 0.0f);
   EXPECT_GT(scores[2][0].max().item<float>(), 0.0f);
@@ -134,9 +134,8 @@ TEST(MixedResolution, TokensArePatchesOfTheWholeImageResized) {
   const config::Model options = mixed_options("pixel_blur", 21);
   const MixedResolution mixed(options);
   const at::Tensor image = mixed_images(options, 3);
-  const auto pyramid = mixed.pyramid(image);
-  const at::Tensor boxes = plain_boxes(options, mixed.scores(pyramid, {}, mixed_draws(3)));
-  const at::Tensor tokens = mixed.tokens(pyramid, boxes);
+  const at::Tensor boxes = plain_boxes(options, mixed.scores(image, {}, mixed_draws(3)));
+  const at::Tensor tokens = mixed.tokens(image, boxes);
   ASSERT_EQ(tokens.sizes(), at::IntArrayRef({3, 3, 21, 16}));
   double worst = 0.0;
   std::set<int64_t> seen;
@@ -166,11 +165,10 @@ TEST(MixedResolution, LeavesAreThoseOfThePlainDivisionAndTileTheImage) {
       const MixedResolution mixed(options);
       const at::Tensor image = mixed_images(options, 3);
       const patching::LeafTensors leaves = mixed.leaves_of(image, {}, mixed_draws(3));
-      const auto pyramid = mixed.pyramid(image);
-      const auto scores = mixed.scores(pyramid, {}, mixed_draws(3));
+      const auto scores = mixed.scores(image, {}, mixed_draws(3));
       ASSERT_EQ(leaves.boxes.sizes(), at::IntArrayRef({3, count, 4}));
       EXPECT_TRUE(at::equal(leaves.boxes, plain_boxes(options, scores))) << scorer << " " << count;
-      EXPECT_TRUE(at::equal(leaves.tokens, mixed.tokens(pyramid, leaves.boxes)));
+      EXPECT_TRUE(at::equal(leaves.tokens, mixed.tokens(image, leaves.boxes)));
       const at::Tensor covered = leaf_shares(leaves.boxes, options.image_size, {32, 48});
       EXPECT_TRUE(covered.sum(2).eq(1).all().item<bool>()) << "a pixel in no leaf, or shared";
       EXPECT_TRUE(covered.gt(0).sum(2).eq(1).all().item<bool>()) << "a pixel in two leaves";

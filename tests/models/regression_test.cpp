@@ -63,8 +63,7 @@ TEST(Regression, ModelsOfPixelsAndOfSamplesLearnValues) {
     batch.label = of_samples ? at::randn({3, 2}) : at::randn({3, 2, 16, 16});
     const Output output = model->forward(batch, {1, 0, batch.sample_ids, true});
     EXPECT_TRUE(output.output.sizes().equals(batch.label.sizes())) << kind;
-    const double expected =
-        (output.output - batch.label).square().mean().item<double>();
+    const double expected = (output.output - batch.label).square().mean().item<double>();
     EXPECT_NEAR(output.loss.item<double>(), expected, 1e-6 * expected) << kind;  // fp32 sums
   }
 }
@@ -94,7 +93,8 @@ TEST(Regression, MetricsOfUnevenPartsAreThoseOfTheWhole) {
       {"loss", mse},
       {"rmse", std::sqrt(mse)},
       {"mae", error.abs().mean().item<double>()},
-      {"r2", 1 - error.square().sum().item<double>() / (y - y.mean()).square().sum().item<double>()}};
+      {"r2",
+       1 - error.square().sum().item<double>() / (y - y.mean()).square().sum().item<double>()}};
   double worst = 0;
   for (const auto& [name, value] : expected) {
     worst = std::max(worst, std::abs(metric(whole->metrics(), name) - value));

@@ -214,7 +214,8 @@ inline const std::vector<Variant>& variants() {
          config::Model options = tiny("vit");
          make_adaptive(options);
          add_variables(options, 2);
-         options.adaptive.position_embedding = false, options.pool.value = "attention";
+         options.adaptive.position_embedding = false, options.adaptive.token_norm = true;
+         options.pool.value = "attention";
          return options;
        }},
       {"mae_adaptive",

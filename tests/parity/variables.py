@@ -271,7 +271,7 @@ def recipe_of(net, options):
                      mask_ratio=net.mask_ratio)
     if net.adaptive:
         table, trees = str(not options.get("table", False)).lower(), "per_channel" if net.apart else "shared"
-        model["adaptive"] = (f"{{fixed_length: {LEAVES}, position_embedding: {table}, trees: {trees}, "
+        model["adaptive"] = (f"{{fixed_length: {LEAVES}, token_norm: true, position_embedding: {table}, trees: {trees}, "
                              f"area_weight: {str(net.area).lower()}}}")
     words = {"separate": ("shared_tokenizer", lambda v: str(not v).lower()), "embed": ("variable_embedding", lambda v: str(v).lower()),
              "single": ("single_channel", lambda v: str(v).lower()), "pool": ("pool", str)}

@@ -39,6 +39,56 @@ TEST(Resample, AveragesAreasWhereItShrinks) {
   EXPECT_THAT(serialised({3, 6, 12}, 1, {1, 3}, {0, 0, 1, 3}, 2), ElementsAre(4, 10, 4, 10));
 }
 
+/// Leaves of patch[a] * runs[a] pixels, two beside each other.
+void expect_means(const std::vector<int64_t>& runs, int64_t patch, double& worst) {
+  const size_t k = runs.size();
+  std::vector<int64_t> sides(k), leaf(k);
+  std::vector<float> boxes(4 * k, 0.0f);
+  for (size_t a = 0; a < k; ++a) {
+    sides[a] = leaf[a] = runs[a] * patch;
+    boxes[k + a] = boxes[3 * k + a] = static_cast<float>(leaf[a]);
+  }
+  sides[k - 1] *= 2;
+  boxes[3 * k - 1] = static_cast<float>(leaf[k - 1]);
+  boxes[4 * k - 1] = static_cast<float>(sides[k - 1]);
+  const Case made{sides, 2, patch, boxes};
+  const auto image = random_values(static_cast<size_t>(made.image_values()), 8);
+  std::vector<double> means(static_cast<size_t>(made.token_values()), 0.0);
+  for (int64_t i = 0; i < made.image_values(); ++i) {
+    int64_t rest = i % made.pixels(), place = 0, scale = 1, pixels = 1, second = 0;
+    for (size_t a = k; a-- > 0; scale *= patch) {
+      const int64_t at = rest % sides[a];
+      rest /= sides[a];
+      if (a == k - 1) second = at / leaf[a];
+      place += at % leaf[a] / runs[a] * scale;
+      pixels *= runs[a];
+    }
+    place += (i / made.pixels() * 2 + second) * made.patch_pixels();
+    means[static_cast<size_t>(place)] +=
+        static_cast<double>(image[static_cast<size_t>(i)]) / static_cast<double>(pixels);
+  }
+  const std::vector<float> tokens = serialised(made, image);
+  for (size_t i = 0; i < tokens.size(); ++i)
+    worst = std::max(worst, std::abs(static_cast<double>(tokens[i]) - means[i]) /
+                                std::max(std::abs(means[i]), 1e-3));
+  for (const float value : {0.1f, 1e-42f, 3e38f, -7.7777777f}) {
+    const std::vector<float> flat(image.size(), value);
+    EXPECT_EQ(serialised(made, flat), std::vector<float>(tokens.size(), value));
+  }
+}
+
+TEST(Resample, AveragesWholeRunsOfPixels) {
+  double worst = 0;
+  for (const int64_t patch : {1, 3, 16})
+    for (const int64_t y : {1, 2, 3, 4, 7, 8, 12})
+      for (const int64_t x : {1, 2, 3, 4, 5, 6, 16}) expect_means({y, x}, patch, worst);
+  for (const int64_t z : {1, 2, 5})
+    for (const int64_t y : {1, 3, 6})
+      for (const int64_t x : {1, 2, 10}) expect_means({z, y, x}, 3, worst);
+  std::printf("worst relative difference %.1e (allowed 6.1e-8)\n", worst);
+  EXPECT_LE(worst, 6.1e-8);  // doubles rounded once: half an ulp is at most 2^-24 of the value
+}
+
 TEST(Resample, InterpolatesBetweenCentresWhereItGrows) {
   // 2 pixels to 4: centres at 0, 1/4, 3/4, 1 between them
   EXPECT_THAT(serialised({0, 8}, 1, {1, 2}, {0, 0, 1, 2}, 4),

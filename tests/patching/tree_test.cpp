@@ -317,17 +317,17 @@ void expect_plain_sums(const Sides<K>& sides, int64_t min_leaf, bool is_bright) 
   const TreeShape shape = tree_shape(sides, min_leaf);
   ASSERT_GE(shape.top, 1);
   const SumPyramid pyramid(importance, shape);
-  const LevelScores<int64_t> sums = pyramid.scores();
+  const SumPyramid::Scores sums = pyramid.scores();
   for (int32_t level = 1; level <= shape.top; ++level)
     for (int64_t i = 0; i < shape.cells(level); ++i) {
       int64_t corners[2 * K], sum = 0;
-      write_box(shape, Order::morton, key_of(shape, Order::morton, cell_at(shape, level, i)),
-                corners);
+      const Cell cell = cell_at(shape, level, i);
+      write_box(shape, Order::morton, key_of(shape, Order::morton, cell), corners);
       Box<K> box;
       std::copy_n(corners, K, box.low.begin());
       std::copy_n(corners + K, K, box.high.begin());
       for_pixels<K>(box, sides, [&](size_t p) { sum += importance[p]; });
-      EXPECT_EQ(sums.levels[level][i], sum) << "level " << level << " of edge " << min_leaf;
+      EXPECT_EQ(sums.sum(shape, cell), sum) << "level " << level << " of edge " << min_leaf;
     }
 }
 

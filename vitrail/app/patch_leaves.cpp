@@ -70,8 +70,7 @@ at::Tensor map_of(const config::Model& model, const data::Batch& batch, int64_t 
 at::Tensor scores_of(const config::Model& model, const data::Batch& batch, const nn::Draws& draws) {
   const at::IntArrayRef sides(model.image_size);
   const models::MixedResolution mixed(model);
-  const std::vector<at::Tensor> levels =
-      mixed.scores(mixed.pyramid(batch.image), batch.pixel_range, draws);
+  const std::vector<at::Tensor> levels = mixed.scores(batch.image, batch.pixel_range, draws);
   if (levels.size() < 2) return at::zeros({1, sides[0], sides[1]}, at::kByte);
   const at::Tensor& level = levels[1];
   const double largest = level.max().item<double>();
@@ -91,7 +90,7 @@ at::Tensor tokens_of(const config::Model& model, const at::Tensor& values,
   if (!is_mixed(model))
     return patching::serialise(values, boxes, model.patch_size, resample_of(model));
   const models::MixedResolution mixed(model);
-  return mixed.tokens(mixed.pyramid(values), boxes);
+  return mixed.tokens(values, boxes);
 }
 
 /// `values` as people see them: 0 ... 1, widened where the image goes beyond, or from its least to its largest value

@@ -65,6 +65,7 @@ struct Adaptive {
   Choice labels{"majority", {"majority", "nearest"}};
   Choice trees{"shared", {"shared", "per_channel"}};
   Choice compat{"none", {"none", "ucf-vit"}};
+  bool token_norm = false;
   bool position_embedding = true;
   bool area_weight = false;
   Choice loss_space{"leaf", {"leaf", "image"}};
@@ -89,9 +90,14 @@ struct Adaptive {
     visit("trees", self.trees,
           "one tree over all channels, or one for each, whose leaves become tokens of their own");
     visit("compat", self.compat, "another program's rules and order, slow, for comparison");
+    visit(
+        "token_norm", self.token_norm,
+        "LayerNorms before and after the linear layer over a leaf, as UCF-VIT has them; the first "
+        "takes a leaf's brightness and contrast away");
     visit("position_embedding", self.position_embedding,
-          "an MLP of each leaf's size and centre; false: model.pos_embed, by place in the list or "
-          "sin-cos of the centre");
+          "an MLP of each leaf's size and centre, beside model.pos_embed sincos if that is chosen; "
+          "false: "
+          "model.pos_embed alone, by place in the list or sin-cos of the centre");
     visit("area_weight", self.area_weight,
           "mae, sap: a leaf counts in the loss by the pixels it covers");
     visit("loss_space", self.loss_space,

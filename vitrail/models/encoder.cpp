@@ -22,7 +22,8 @@ Positions::Positions(const config::Model& options, int64_t width)
   const int64_t leaves = options.num_leaves();
   if (options.adaptive.fixed_length > 0 && options.adaptive.position_embedding) {
     of_leaves_ = std::make_shared<LeafPosition>(options, width);
-  } else if (options.pos_embed == "sincos") {
+  }
+  if (options.pos_embed == "sincos") {
     const auto parts = 2 * static_cast<int64_t>(options.image_size.size());
     VT_REQUIRE(ConfigError, leaves == 0 || (width % parts == 0 && width >= 2 * parts),
                "[config] model.pos_embed=sincos of leaves needs a width that is a multiple of {} "
@@ -32,7 +33,7 @@ Positions::Positions(const config::Model& options, int64_t width)
       sincos_of_leaves_ = true;
     else
       fixed_ = FixedTable(position_table(options, prefix_, width));
-  } else if (options.pos_embed == "learned") {
+  } else if (options.pos_embed == "learned" && !of_leaves_) {
     learned_shape_ = {1, prefix_ + (leaves > 0 ? leaves : options.num_patches()), width};
     // The others' initial values are random.
     if ((options.kind == "mae" || options.kind == "diffusion") && leaves == 0)
@@ -64,15 +65,15 @@ at::Tensor Positions::table_of_patches(const data::Batch& batch, const at::Tenso
 
 at::Tensor Positions::of_patches(const data::Batch& batch, const at::Tensor& keep_BK,
                                  const at::Tensor& like) const {
-  at::Tensor positions_BLD;
-  if (of_leaves_)
-    positions_BLD = of_leaves_->forward(batch.leaf_boxes);
-  else if (sincos_of_leaves_)
+  at::Tensor positions_BLD = table_of_patches(batch, like);
+  if (sincos_of_leaves_)
     positions_BLD =
         sincos_of_leaves(batch.leaf_boxes, static_cast<double>(options_.patch_size), width_)
             .to(like.scalar_type());
-  else
-    positions_BLD = table_of_patches(batch, like);
+  if (of_leaves_) {
+    const at::Tensor learned_BLD = of_leaves_->forward(batch.leaf_boxes);
+    positions_BLD = positions_BLD.defined() ? positions_BLD + learned_BLD : learned_BLD;
+  }
   if (!positions_BLD.defined() || !keep_BK.defined()) return positions_BLD;
   return ops::gather_tokens(positions_BLD.expand({keep_BK.size(0), -1, -1}), keep_BK);
 }
@@ -228,9 +229,8 @@ bool EncoderModel::repeats() const {
   const config::Model& o = options_;
   const bool draws = o.drop_path_rate > 0 || o.attn_drop_rate > 0 || o.proj_drop_rate > 0 ||
                      o.pos_drop_rate > 0 || o.patch_drop_rate > 0 || o.drop_rate > 0;
-  const bool is_fixed = o.kind == "vit" || o.kind == "unetr" || o.kind == "sap";
-  return is_fixed && !draws && o.num_leaves() == 0 && o.variables.empty() &&
-         o.class_weights.empty();
+  // A diffusion model draws its noise in forward.
+  return !draws && !(o.kind == "diffusion") && o.variables.empty() && o.class_weights.empty();
 }
 
 int64_t EncoderModel::tokens_per_sample() const {

@@ -128,7 +128,10 @@ class EncoderModel : public Model {
   std::vector<UnitSpec> units() override;
   std::vector<nn::Stack*> stacks() override { return {&encoder_->blocks()}; }
   double train_flops_per_sample() const override;
-  /// Without drop rates, leaves, variables and class weights, in models that hide nothing.
+  data::Batch prepared(data::Batch batch, const nn::Draws& draws) const override {
+    return with_leaves(batch, draws);
+  }
+  /// All but diffusion, without drop rates, variables and class weights.
   bool repeats() const override;
   int64_t tokens_per_sample() const override;
   std::vector<nn::NamedTensor> fixed_tensors() const override { return encoder_->fixed_tensors(); }

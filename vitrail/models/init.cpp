@@ -75,7 +75,7 @@ std::optional<Initial> common_initial(const std::string& name, const at::Tensor&
 }  // namespace
 
 int64_t convolution_values(const config::Model& options) {
-  if (options.adaptive.fixed_length > 0) return 0;
+  if (options.adaptive.fixed_length > 0 && options.adaptive.token_norm) return 0;
   return options.variables.empty() ? options.patch_values() : patch_pixels(options);
 }
 

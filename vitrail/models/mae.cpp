@@ -102,15 +102,24 @@ void Mae::add_decoder_variables(int64_t width) {
   start_at(decoder_var_embed_, ops::sincos_table({V}, width).unsqueeze(0));
 }
 
+at::Tensor Mae::mask_noise(const data::Batch& batch, const nn::Draws& draws) const {
+  if (batch.mask_noise.defined()) return batch.mask_noise;
+  return ops::uniform(draws.key(core::Stream::mask, 0), draws.sample_ids,
+                      encoder_->num_patches(batch));
+}
+
+data::Batch Mae::prepared(data::Batch given, const nn::Draws& draws) const {
+  data::Batch batch = EncoderModel::prepared(std::move(given), draws);
+  batch.mask_noise = mask_noise(batch, draws);
+  return batch;
+}
+
 ops::Masking Mae::mask(const data::Batch& batch, const nn::Draws& draws) const {
   const int64_t L = encoder_->num_patches(batch);
   const int64_t kept = L == encoder_->num_patches()
                            ? kept_
                            : std::max<int64_t>(1, ops::kept_tokens(L, options_.mask_ratio));
-  const at::Tensor noise_BL =
-      batch.mask_noise.defined()
-          ? batch.mask_noise
-          : ops::uniform(draws.key(core::Stream::mask, 0), draws.sample_ids, L);
+  const at::Tensor noise_BL = mask_noise(batch, draws);
   VT_CHECK(noise_BL.dim() == 2 && noise_BL.size(0) == batch.size() && noise_BL.size(1) == L,
            "[mae] mask_noise must be [{}, {}] but got [{}]", batch.size(), L,
            fmt::join(noise_BL.sizes(), ", "));

@@ -34,6 +34,7 @@ class Mae : public EncoderModel {
   /// the seed by sample id.
   Output forward(const data::Batch& batch, const nn::Draws& draws,
                  const std::vector<std::string>& taps = {}) override;
+  data::Batch prepared(data::Batch batch, const nn::Draws& draws) const override;
   std::vector<UnitSpec> units() override;
   std::vector<nn::Stack*> stacks() override;
   double train_flops_per_sample() const override;
@@ -45,6 +46,7 @@ class Mae : public EncoderModel {
   bool has_transformer_decoder() const { return options_.decoder == "transformer"; }
   void add_decoder();
   void add_decoder_variables(int64_t width);
+  at::Tensor mask_noise(const data::Batch& batch, const nn::Draws& draws) const;
   ops::Masking mask(const data::Batch& batch, const nn::Draws& draws) const;
   at::Tensor decode(const at::Tensor& latent, const ops::Masking& masking, const data::Batch& batch,
                     const nn::Draws& draws, Taps& tap);

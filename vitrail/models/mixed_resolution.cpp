@@ -1,23 +1,22 @@
 #include "vitrail/models/mixed_resolution.h"
 
-#include <cmath>
 #include <limits>
 #include <optional>
 
 #include <ATen/TensorOperators.h>
-#include <ATen/core/Reduction.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/arange.h>
 #include <ATen/ops/avg_pool2d.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/mse_loss.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/nan_to_num.h>
 #include <ATen/ops/upsample_bilinear2d.h>
 #include <ATen/ops/zeros.h>
+#include <c10/core/DeviceGuard.h>
 #include <fmt/ranges.h>
 
 #include "vitrail/core/error.h"
 #include "vitrail/ops/random.h"
+#include "vitrail/patching/blur_scores.h"
+#include "vitrail/patching/stream.h"
 
 namespace vitrail::models {
 namespace {
@@ -101,59 +100,70 @@ patching::LeafTensors MixedResolution::leaves_of(const at::Tensor& image,
                                                  const nn::Draws& draws) const {
   check_image(options_, options_.in_channels, image);
   const at::NoGradGuard no_grad;
-  const std::vector<at::Tensor> levels = pyramid(image.to(at::kFloat));
+  const at::Tensor pixels = image.to(at::kFloat).contiguous();
   const at::Tensor boxes =
-      patching::divide(scores(levels, pixel_range, draws), patch_,
+      patching::divide(scores(pixels, pixel_range, draws), patch_,
                        options_.mixed_resolution.num_tokens, patching::Order::morton);
-  return {tokens(levels, boxes), boxes};
+  return {tokens(pixels, boxes), boxes};
 }
 
-std::vector<at::Tensor> MixedResolution::pyramid(const at::Tensor& image) const {
-  std::vector<at::Tensor> levels{image};
+std::vector<at::Tensor> MixedResolution::blurred(const at::Tensor& image) const {
+  std::vector<at::Tensor> copies;
   for (int64_t level = 1; level < levels_; ++level)
-    levels.push_back(resized(image, {image.size(2) >> level, image.size(3) >> level}));
-  return levels;
+    copies.push_back(resized(resized(image, {image.size(2) >> level, image.size(3) >> level}),
+                             {image.size(2), image.size(3)}));
+  return copies;
 }
 
-std::vector<at::Tensor> MixedResolution::scores(const std::vector<at::Tensor>& pyramid,
+std::vector<at::Tensor> MixedResolution::scores(const at::Tensor& image,
                                                 const at::Tensor& pixel_range,
                                                 const nn::Draws& draws) const {
+  check_image(options_, options_.in_channels, image);
   const at::NoGradGuard no_grad;
   const std::string& scorer = options_.mixed_resolution.scorer.value;
-  const at::Tensor& image = pyramid[0];
   const std::vector<int64_t> finest = grid(0);
-  std::vector<at::Tensor> scores = scorer == "pixel_blur" ? blur_scores(pyramid)
-                                   : scorer == "feature_based"
-                                       ? feature_scores(pyramid, pixel_range)
-                                   : scorer == "given" ? given_scores(image)
-                                                       : random_scores(draws);
-  for (at::Tensor& score : scores) score = at::nan_to_num(score, 0.0).contiguous();
-  scores.insert(scores.begin(), at::zeros({image.size(0), finest[0], finest[1]}, image.options()));
+  std::vector<at::Tensor> scores;
+  if (scorer == "pixel_blur") {
+    scores = blur_scores(image);
+  } else {
+    scores = scorer == "feature_based" ? feature_scores(image, pixel_range)
+             : scorer == "given"       ? given_scores(image)
+                                       : random_scores(draws);
+    for (at::Tensor& score : scores) score = at::nan_to_num(score, 0.0).contiguous();
+  }
+  scores.insert(scores.begin(), at::zeros({image.size(0), finest[0], finest[1]},
+                                          image.options().dtype(at::kFloat)));
   return scores;
 }
 
-std::vector<at::Tensor> MixedResolution::blur_scores(const std::vector<at::Tensor>& pyramid) const {
-  const at::Tensor& image = pyramid[0];
+std::vector<at::Tensor> MixedResolution::blur_scores(const at::Tensor& image) const {
+  const at::Tensor pixels = image.to(at::kFloat).contiguous();
+  patching::BlurLevel blur;
+  blur.image = pixels.const_data_ptr<float>();
+  blur.batch = pixels.size(0), blur.channels = pixels.size(1);
+  blur.height = static_cast<int32_t>(pixels.size(2));
+  blur.width = static_cast<int32_t>(pixels.size(3));
+  blur.patch = static_cast<int32_t>(patch_);
   std::vector<at::Tensor> scores;
+  const c10::DeviceGuard guard(pixels.device());
   for (int64_t level = 1; level < levels_; ++level) {
-    const int64_t edge = patch_ << level;
-    const at::Tensor loss =
-        at::mse_loss(resized(pyramid[level], options_.image_size), image, at::Reduction::None);
-    // edge * sum / (C edge^2)
-    scores.push_back(square_sums(loss.sum(1), edge)
-                         .mul(1.0 / static_cast<double>(options_.in_channels * edge))
-                         .sqrt_());
+    const std::vector<int64_t> cells = grid(level);
+    scores.push_back(at::empty({blur.batch, cells[0], cells[1]}, pixels.options()));
+    blur.level = static_cast<int32_t>(level);
+    blur.scores = scores.back().mutable_data_ptr<float>();
+    if (pixels.is_cpu())
+      patching::blur_scores(blur);
+    else
+      patching::blur_scores_gpu(blur, patching::current_stream(pixels.device()));
   }
   return scores;
 }
 
-std::vector<at::Tensor> MixedResolution::feature_scores(const std::vector<at::Tensor>& pyramid,
+std::vector<at::Tensor> MixedResolution::feature_scores(const at::Tensor& image,
                                                         const at::Tensor& pixel_range) const {
-  std::vector<at::Tensor> blurred, scores;
-  for (int64_t level = 1; level < levels_; ++level)
-    blurred.push_back(resized(pyramid[level], options_.image_size));
-  if (blurred.empty()) return scores;
-  const at::Tensor losses = features_->losses(pyramid[0], pixel_range, blurred);
+  std::vector<at::Tensor> scores;
+  if (levels_ == 1) return scores;
+  const at::Tensor losses = features_->losses(image, pixel_range, blurred(image));
   for (int64_t level = 1; level < levels_; ++level)
     scores.push_back(fit_to_grid(losses[level - 1], grid(level)));
   return scores;
@@ -186,35 +196,9 @@ std::vector<at::Tensor> MixedResolution::random_scores(const nn::Draws& draws) c
   return scores;
 }
 
-at::Tensor MixedResolution::tokens(const std::vector<at::Tensor>& pyramid,
-                                   const at::Tensor& boxes) const {
+at::Tensor MixedResolution::tokens(const at::Tensor& image, const at::Tensor& boxes) const {
   const at::NoGradGuard no_grad;
-  const at::Tensor& image = pyramid[0];
-  std::vector<at::Tensor> rows;
-  std::vector<int64_t> starts, widths;  // of each level, in pixels
-  int64_t pixels = 0;
-  for (const at::Tensor& level : pyramid) {
-    rows.push_back(level.flatten(2));
-    starts.push_back(pixels), widths.push_back(level.size(3));
-    pixels += level.size(2) * level.size(3);
-  }
-  const at::Tensor all_BCT = rows.size() > 1 ? at::cat(rows, 2) : rows[0];
-  const at::Tensor level_Bn = levels_of(boxes, patch_);
-  const auto by_level = [&](const std::vector<int64_t>& values) {
-    return indices_.on(image.device(), values).take(level_Bn);
-  };
-  const at::Tensor width_Bn = by_level(widths);
-  // In pixels of the patch's own level.
-  const at::Tensor low_Bn2 =
-      boxes.slice(2, 0, 2).to(at::kLong).bitwise_right_shift(level_Bn.unsqueeze(-1));
-  const at::Tensor first_Bn =
-      by_level(starts) + low_Bn2.select(2, 0) * width_Bn + low_Bn2.select(2, 1);
-  const at::Tensor offset = at::arange(patch_, level_Bn.options());
-  const at::Tensor place_BnPP = first_Bn.unsqueeze(-1).unsqueeze(-1) +
-                                width_Bn.unsqueeze(-1).unsqueeze(-1) * offset.unsqueeze(-1) +
-                                offset;
-  const at::Tensor place_BCT = place_BnPP.flatten(1).unsqueeze(1).expand({-1, image.size(1), -1});
-  return all_BCT.gather(2, place_BCT).unflatten(2, {boxes.size(1), patch_ * patch_});
+  return patching::serialise(image, boxes, patch_, patching::Resample::linear);
 }
 
 }  // namespace vitrail::models

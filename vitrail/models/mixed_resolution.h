@@ -18,7 +18,6 @@
 
 #include "vitrail/config/recipe_model.h"
 #include "vitrail/models/feature_scorer.h"
-#include "vitrail/models/parts.h"
 #include "vitrail/models/tokenizer.h"
 #include "vitrail/nn/draws.h"
 #include "vitrail/patching/batch.h"
@@ -37,26 +36,28 @@ class MixedResolution {
   patching::LeafTensors leaves_of(const at::Tensor& image, const at::Tensor& pixel_range,
                                   const nn::Draws& draws) const;
 
-  /// The steps of leaves_of: the image at 1, 1/2, 1/4 ... of its size (bilinear with half-pixel centres, no smoothing),
-  /// one a level.
-  std::vector<at::Tensor> pyramid(const at::Tensor& image) const;
-  /// Scores of each level's patches, float [B, H / edge, W / edge]; those of level 0 are zero. NaN counts as 0.
+  /// The steps of leaves_of. Scores of each level's patches of the image, float [B, H / edge, W / edge]; those of level 0
+  /// are zero. NaN counts as 0.
   ///
-  /// pixel_blur     sqrt(edge * mean squared difference to the copy that was reduced by edge / P and enlarged again).
+  /// pixel_blur     sqrt(edge * mean squared difference to the copy that was reduced by edge / P and enlarged again)
+  ///                (patching/blur_scores.h).
   /// feature_based  FeatureScorer's loss for that copy, averaged over the patch (interpolated where the map is coarser).
   /// given          mean of one channel over the patch.
   /// random         uniform; new ones at every step of training, a sample's own in evaluation.
-  std::vector<at::Tensor> scores(const std::vector<at::Tensor>& pyramid,
-                                 const at::Tensor& pixel_range, const nn::Draws& draws) const;
-  /// Pixels of the patches `boxes`, taken from the pyramid's level of their size.
-  at::Tensor tokens(const std::vector<at::Tensor>& pyramid, const at::Tensor& boxes) const;
+  std::vector<at::Tensor> scores(const at::Tensor& image, const at::Tensor& pixel_range,
+                                 const nn::Draws& draws) const;
+  /// Pixels of the patches `boxes`, each those of the whole image resized by P / edge (bilinear, half-pixel centres, no
+  /// smoothing): it reads 2 x 2 pixels around every centre, which lie in the patch.
+  at::Tensor tokens(const at::Tensor& image, const at::Tensor& boxes) const;
+  /// The image reduced in that way by edge / P and enlarged again, one a level from 1.
+  std::vector<at::Tensor> blurred(const at::Tensor& image) const;
 
   /// Sizes of patches; 0 when max_patch is not patch_size times a power of two.
   static int64_t count_levels(const config::Model& options);
 
  private:
-  std::vector<at::Tensor> blur_scores(const std::vector<at::Tensor>& pyramid) const;
-  std::vector<at::Tensor> feature_scores(const std::vector<at::Tensor>& pyramid,
+  std::vector<at::Tensor> blur_scores(const at::Tensor& image) const;
+  std::vector<at::Tensor> feature_scores(const at::Tensor& image,
                                          const at::Tensor& pixel_range) const;
   std::vector<at::Tensor> given_scores(const at::Tensor& image) const;
   std::vector<at::Tensor> random_scores(const nn::Draws& draws) const;
@@ -64,7 +65,6 @@ class MixedResolution {
 
   config::Model options_;
   int64_t patch_, levels_;
-  IndexTensors indices_;
   std::shared_ptr<const FeatureScorer> features_;  // null with another scorer
 };
 

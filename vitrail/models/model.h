@@ -41,6 +41,9 @@ struct UnitSpec {
 class Model : public nn::Module {
  public:
   virtual Task task() const = 0;
+  /// The batch with what forward would otherwise make or draw by numbers of the host: leaves, mask noise. forward gives
+  /// the same with and without it.
+  virtual data::Batch prepared(data::Batch batch, const nn::Draws& draws) const;
   /// One pass. `taps` names intermediate results to return (docs/models.md lists them per model).
   virtual Output forward(const data::Batch& batch, const nn::Draws& draws,
                          const std::vector<std::string>& taps = {}) = 0;
@@ -55,7 +58,7 @@ class Model : public nn::Module {
   virtual double train_flops_per_sample() const = 0;
   /// Tokens of one sample that pass through the (first) trunk.
   virtual int64_t tokens_per_sample() const = 0;
-  /// Training passes over batches of the same shapes launch the same kernels with the same arguments: nothing is drawn
+  /// Training passes over prepared batches of the same shapes launch the same kernels with the same arguments: nothing is drawn
   /// or chosen by numbers of the host, so that a pass can be recorded (parallel/graph.h).
   virtual bool repeats() const { return false; }
   /// Tensors that belong to the weights but are not trained (sin-cos tables), with their full names.

@@ -80,6 +80,8 @@ void move_parameters(Model& model, at::Device device, at::ScalarType dtype) {
     parameter.tensor.set_data(parameter.tensor.to(device, dtype));
 }
 
+data::Batch Model::prepared(data::Batch batch, const nn::Draws&) const { return batch; }
+
 at::Tensor Model::features(const data::Batch&, const nn::Draws&) {
   core::fail<core::ConfigError>("[model] this model has no encoder whose features could be read");
 }

@@ -59,14 +59,17 @@ ConvolutionLayer::ConvolutionLayer(const config::Model& options, int64_t channel
 }
 
 LeafLayer::LeafLayer(const config::Model& options, int64_t values) {
-  norm1_ = register_module("norm1", std::make_shared<nn::Norm>(values, kLeafNorm));
+  const bool has_norms = options.adaptive.token_norm;
+  if (has_norms) norm1_ = register_module("norm1", std::make_shared<nn::Norm>(values, kLeafNorm));
   proj_ = register_module(
       "proj", std::make_shared<nn::Linear>(values, options.embed_dim, options.patch_bias));
-  norm2_ = register_module("norm2", std::make_shared<nn::Norm>(options.embed_dim, kLeafNorm));
+  if (has_norms)
+    norm2_ = register_module("norm2", std::make_shared<nn::Norm>(options.embed_dim, kLeafNorm));
 }
 
 at::Tensor LeafLayer::forward(const at::Tensor& leaves) const {
-  return norm2_->forward(proj_->forward(norm1_->forward(leaves)));
+  const at::Tensor tokens = proj_->forward(norm1_ ? norm1_->forward(leaves) : leaves);
+  return norm2_ ? norm2_->forward(tokens) : tokens;
 }
 
 PatchEmbed::PatchEmbed(const config::Model& options) : options_(options) {
@@ -138,18 +141,18 @@ std::vector<int64_t> variable_ids(const config::Model& options,
 }
 
 LeafPosition::LeafPosition(const config::Model& options, int64_t width)
-    : image_size_(options.image_size) {
+    : sides_(at::tensor(std::vector<double>(options.image_size.begin(), options.image_size.end()),
+                        at::kFloat)) {
   const auto axes = static_cast<int64_t>(options.image_size.size());
   proj_ = register_module("proj", std::make_shared<nn::Linear>(1 + axes, width));
 }
 
-at::Tensor LeafPosition::forward(const at::Tensor& boxes) const {
-  const auto axes = static_cast<int64_t>(image_size_.size());
-  const at::Tensor sides =
-      at::tensor(std::vector<double>(image_size_.begin(), image_size_.end()), at::kFloat)
-          .to(boxes.device());
-  const at::Tensor low = boxes.slice(-1, 0, axes).to(at::kFloat) / sides;
-  const at::Tensor high = boxes.slice(-1, axes).to(at::kFloat) / sides;
+at::Tensor LeafPosition::forward(const at::Tensor& given) const {
+  const at::Tensor boxes = given.to(at::kFloat);
+  const int64_t axes = boxes.size(-1) / 2;
+  const at::Tensor sides = sides_.like(boxes);
+  const at::Tensor low = boxes.slice(-1, 0, axes) / sides;
+  const at::Tensor high = boxes.slice(-1, axes) / sides;
   const at::Tensor code_BL1k =
       at::cat({(high - low).mean(-1, /*keepdim=*/true), (low + high) * 0.5}, -1);
   const at::Tensor positions_BLD =

@@ -17,6 +17,7 @@
 
 #include "vitrail/config/recipe.h"
 #include "vitrail/data/batch.h"
+#include "vitrail/models/parts.h"
 #include "vitrail/nn/linear.h"
 #include "vitrail/nn/module.h"
 #include "vitrail/nn/norm.h"
@@ -75,8 +76,8 @@ class ConvolutionLayer : public PatchLayer {
   std::shared_ptr<Projection> proj_;
 };
 
-/// LayerNorm, linear, LayerNorm, both norms with eps 1e-5, over the values of an adaptive leaf.
-/// Names    norm1 [S], proj.weight [D, S], proj.bias [D], norm2 [D].
+/// A linear layer over the values of an adaptive leaf, with adaptive.token_norm between two LayerNorms of eps 1e-5.
+/// Names    proj.weight [D, S], proj.bias [D]; with norms norm1 [S], norm2 [D].
 class LeafLayer : public PatchLayer {
  public:
   LeafLayer(const config::Model& options, int64_t values);
@@ -137,7 +138,7 @@ class LeafPosition : public nn::Module {
   at::Tensor forward(const at::Tensor& boxes) const;
 
  private:
-  std::vector<int64_t> image_size_;
+  mutable FixedTable sides_;  // of the image; its copy on the device is a cache
   std::shared_ptr<nn::Linear> proj_;
 };
 

@@ -86,7 +86,7 @@ void maps_on_host(const at::Tensor& bytes, const LeafOptions& options, const at:
 void maps_on_device(const at::Tensor& bytes, Importance importance, const at::Tensor& edges_B3,
                     const at::Tensor& maps) {
   const c10::DeviceGuard guard(bytes.device());
-  void* stream = current_stream(bytes);
+  void* stream = current_stream(bytes.device());
   VT_CHECK(maps.numel() / maps.size(0) <= INT32_MAX,
            "[patching] a sample on a GPU must have fewer than 2^31 pixels but got {}",
            maps.numel() / maps.size(0));
@@ -129,7 +129,7 @@ at::Tensor edge_options(const LeafOptions& options, uint64_t seed, int64_t epoch
           .to(rows.device());
     const c10::DeviceGuard guard(sample_ids.device());
     draw_edge_options(sample_ids.const_data_ptr<int64_t>(), batch, seed, epoch,
-                      rows.mutable_data_ptr<int32_t>(), current_stream(sample_ids));
+                      rows.mutable_data_ptr<int32_t>(), current_stream(sample_ids.device()));
     return rows;
   }
   for (int64_t b = 0; b < batch; ++b) {
@@ -168,7 +168,7 @@ at::Tensor to_bytes(const at::Tensor& image_, const at::Tensor& range_BC2) {
   batch.limits = static_cast<uint32_t*>(limits.mutable_data_ptr());
   batch.scales = static_cast<Scale*>(scales.mutable_data_ptr());
   batch.bytes = bytes.mutable_data_ptr<uint8_t>();
-  to_bytes(batch, current_stream(image));
+  to_bytes(batch, current_stream(image.device()));
   return bytes;
 }
 

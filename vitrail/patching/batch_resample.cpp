@@ -5,7 +5,6 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/DeviceGuard.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 #include <fmt/ranges.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -13,6 +12,7 @@
 #include "vitrail/patching/batch.h"
 #include "vitrail/patching/resample.h"
 #include "vitrail/patching/resample_leaves.h"
+#include "vitrail/patching/stream.h"
 
 namespace vitrail::patching {
 namespace {
@@ -69,7 +69,7 @@ LeafBatch leaf_batch(const at::Tensor& boxes, at::IntArrayRef sides, int64_t bat
 template <class Run>
 void on_gpu(at::Device device, Run&& run) {
   const c10::DeviceGuard guard(device);
-  run(c10::impl::VirtualGuardImpl(device.type()).getStream(device).native_handle());
+  run(current_stream(device));
 }
 
 /// Boxes of every sample, read on the host.

@@ -32,7 +32,7 @@ at::Tensor divided_on_device(const Job& job, const LevelScores<Score>& scores,
   const auto numbers = at::TensorOptions().dtype(at::kLong).device(device);
   const at::Tensor scratch = at::empty({2, job.batch, job.count}, numbers);
   const at::Tensor keys = at::empty({job.batch, job.count}, numbers);
-  void* stream = current_stream(keys);
+  void* stream = current_stream(keys.device());
   divide_cells(job.shape, scores, job.batch, job.count, job.value_floor, job.order,
                scratch.mutable_data_ptr<int64_t>(), keys.mutable_data_ptr<int64_t>(), stream);
   const at::Tensor sorted = std::get<0>(at::sort(keys, -1)).contiguous();
@@ -73,7 +73,7 @@ at::Tensor boxes_on_device(const at::Tensor& importance, const Job& job) {
     scores.levels[level] = levels[level] = sums.back().mutable_data_ptr<int64_t>();
   }
   sum_cells(importance.const_data_ptr<uint8_t>(), job.batch, job.shape, levels,
-            current_stream(importance));
+            current_stream(importance.device()));
   return divided_on_device(job, scores, importance.device());
 }
 

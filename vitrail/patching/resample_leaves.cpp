@@ -144,6 +144,135 @@ VT_VECTORIZED void copy(const Block<const float>& in, const Block<float>& out) {
     }
 }
 
+/// How many values of each axis one result is the mean of.
+using Runs = std::array<int64_t, 3>;
+
+/// Whether every result is the mean of whole values, its own ones.
+bool has_runs(const std::array<int64_t, 3>& in, const std::array<int64_t, 3>& out) {
+  for (size_t a = 0; a < 3; ++a)
+    if (in[a] % out[a] != 0) return false;
+  return true;
+}
+Runs runs_for(const std::array<int64_t, 3>& in, const std::array<int64_t, 3>& out) {
+  if (!has_runs(in, out)) return {1, 1, 1};
+  return {in[0] / out[0], in[1] / out[1], in[2] / out[2]};
+}
+
+/// Fetches rows some time before they are read, in the order of average(): rows of a leaf lie too far apart for the
+/// processor to see what comes next.
+class RowsAhead {
+ public:
+  static constexpr int64_t kRows = 16;  // 4 and 24 are slower
+
+  /// The first kRows of `now` were fetched when it was the next.
+  RowsAhead(const Block<const float>& now, const Runs& runs, const Block<const float>& next,
+            const Runs& next_runs)
+      : block_(&now), next_(&next), runs_(&runs), next_runs_(&next_runs) {
+    for (int64_t i = 0; i < kRows; ++i) step();
+  }
+
+  void fetch(int64_t rows) {
+    for (int64_t i = 0; i < rows; ++i) {
+      const char* row = reinterpret_cast<const char*>(block_->at(z_ + k_, y_ + j_));
+      const int64_t bytes = block_->size[2] * int64_t{sizeof(float)};
+      for (int64_t at = 0; at < bytes; at += kLine) __builtin_prefetch(row + at);
+      step();
+    }
+  }
+
+ private:
+  static constexpr int64_t kLine = 64;
+
+  void step() {
+    if (++j_ < (*runs_)[1]) return;
+    j_ = 0;
+    if (++k_ < (*runs_)[0]) return;
+    k_ = 0;
+    if ((y_ += (*runs_)[1]) < block_->size[1]) return;
+    y_ = 0;
+    if ((z_ += (*runs_)[0]) < block_->size[0]) return;
+    z_ = 0;
+    block_ = next_;
+    runs_ = next_runs_;
+  }
+
+  const Block<const float>*block_, *next_;
+  const Runs *runs_, *next_runs_;
+  int64_t z_ = 0, y_ = 0, k_ = 0, j_ = 0;  // k_, j_: inside a run
+};
+
+/// sums (+)= `Rows` rows of values
+template <int Rows>
+[[gnu::always_inline]] inline void add_rows(const float* __restrict row, int64_t stride,
+                                            bool is_first, double* __restrict sums, int64_t width) {
+  const auto sum = [=](int64_t x) __attribute__((always_inline)) {
+    double value = 0;
+    for (int r = 0; r < Rows; ++r) value += static_cast<double>(row[r * stride + x]);
+    return value;
+  };
+  if (is_first)
+    for (int64_t x = 0; x < width; ++x) sums[x] = sum(x);
+  else
+    for (int64_t x = 0; x < width; ++x) sums[x] += sum(x);
+}
+
+/// out[i] = in[2i] + in[2i + 1]
+[[gnu::always_inline]] inline void add_pairs(const double* __restrict in, double* __restrict out,
+                                             int64_t count) {
+  for (int64_t i = 0; i < count; ++i) out[i] = in[2 * i] + in[2 * i + 1];
+}
+
+/// sums = the sum of the rows of a run of planes and rows. `first`: of that run.
+[[gnu::always_inline]] inline void add_run(const Runs& runs, const float* first,
+                                           const Block<const float>& in, RowsAhead& ahead,
+                                           double* sums) {
+  const int64_t width = in.size[2], count = runs[1];
+  for (int64_t k = 0; k < runs[0]; ++k) {
+    const float* row = first + k * in.plane;
+    int64_t j = 0;
+    for (; j + 4 <= count; j += 4, row += 4 * in.row) {
+      ahead.fetch(4);
+      add_rows<4>(row, in.row, k + j == 0, sums, width);
+    }
+    for (; j + 2 <= count; j += 2, row += 2 * in.row) {
+      ahead.fetch(2);
+      add_rows<2>(row, in.row, k + j == 0, sums, width);
+    }
+    if (j < count) {
+      ahead.fetch(1);
+      add_rows<1>(row, in.row, k + j == 0, sums, width);
+    }
+  }
+}
+
+/// out[x] = weight * the sum of `run` sums
+[[gnu::always_inline]] inline void write_means(double* sums, double* halves, int64_t run,
+                                               double weight, float* out, int64_t count) {
+  int64_t width = count * run;
+  for (; run % 2 == 0; run /= 2, std::swap(sums, halves)) add_pairs(sums, halves, width /= 2);
+  if (run == 1) {
+    for (int64_t x = 0; x < count; ++x) out[x] = static_cast<float>(weight * sums[x]);
+    return;
+  }
+  for (int64_t x = 0; x < count; ++x) {
+    double sum = 0;
+    for (int64_t i = 0; i < run; ++i) sum += sums[x * run + i];
+    out[x] = static_cast<float>(weight * sum);
+  }
+}
+
+/// Means of blocks of values; sums and halves: room for a row. Equal values give themselves: sums of up to 2^29 of one
+/// float are exact in a double, and what the product lacks is far less than half an ulp of a float.
+VT_VECTORIZED void average(const Runs& runs, const Block<const float>& in, const Block<float>& out,
+                           RowsAhead ahead, double* sums, double* halves) {
+  const double weight = 1 / static_cast<double>(runs[0] * runs[1] * runs[2]);
+  for (int64_t z = 0; z < out.size[0]; ++z)
+    for (int64_t y = 0; y < out.size[1]; ++y) {
+      add_run(runs, in.at(z * runs[0], y * runs[1]), in, ahead, sums);
+      write_means(sums, halves, runs[2], weight, out.at(z, y), out.size[2]);
+    }
+}
+
 /// The leaf's pixels in one channel of an image.
 template <class Value>
 Block<Value> leaf_block(Value* channel, const LeafBoxes& boxes, int64_t leaf) {
@@ -215,10 +344,18 @@ const AxisTable& LeafResampler::table(int64_t leaf_side) {
   return *tables_[n];
 }
 
-void LeafResampler::run(const Block<const float>& in, const Block<float>& out,
-                        const std::array<int64_t, 3>& leaf_size) {
+void LeafResampler::run(const Block<const float>& in, const Block<const float>& next,
+                        const Block<float>& out, const std::array<int64_t, 3>& leaf_size) {
   const Passes passes = passes_for(in.size, out.size);
   if (passes.count == 0) return copy(in, out);
+  if (averages() && has_runs(in.size, out.size)) {
+    const auto width = static_cast<size_t>(in.size[2]);
+    for (std::vector<double>& scratch : scratch_)
+      if (scratch.size() < width) scratch.resize(width);
+    const Runs runs = runs_for(in.size, out.size), next_runs = runs_for(next.size, out.size);
+    return average(runs, in, out, {in, runs, next, next_runs}, scratch_[0].data(),
+                   scratch_[1].data());
+  }
   const auto table_of = [&](size_t p) -> const AxisTable& {
     return table(leaf_size[static_cast<size_t>(passes.axis[p])]);
   };
@@ -251,14 +388,22 @@ void LeafResampler::operator()(const LeafBoxes& boxes, int64_t leaf, const float
   const int64_t patch_pixels = patch[0] * patch[1] * patch[2];
   const int64_t pixels = boxes.sides()[0] * boxes.sides()[1] * boxes.sides()[2];
   const std::array<int64_t, 3>& leaf_size = boxes.leaf(leaf).size;
+  const bool is_last = leaf + 1 == boxes.count() || boxes.is_padding(leaf + 1);
   for (int64_t c = 0; c < channels_; ++c) {
     const int64_t token = (c * boxes.count() + leaf) * patch_pixels;
-    if (map_.to_patch() && boxes.is_padding(leaf))
+    if (map_.to_patch() && boxes.is_padding(leaf)) {
       std::fill_n(out + token, patch_pixels, 0.0f);
-    else if (map_.to_patch())
-      run(leaf_block(in + c * pixels, boxes, leaf), dense(out + token, patch), leaf_size);
-    else if (!boxes.is_padding(leaf))
-      run(dense(in + token, patch), leaf_block(out + c * pixels, boxes, leaf), leaf_size);
+    } else if (map_.to_patch()) {
+      const Block<const float> block = leaf_block(in + c * pixels, boxes, leaf);
+      const Block<const float> next = c + 1 < channels_
+                                          ? leaf_block(in + (c + 1) * pixels, boxes, leaf)
+                                      : is_last ? block
+                                                : leaf_block(in, boxes, leaf + 1);
+      run(block, next, dense(out + token, patch), leaf_size);
+    } else if (!boxes.is_padding(leaf)) {
+      const Block<const float> block = dense(in + token, patch);
+      run(block, block, leaf_block(out + c * pixels, boxes, leaf), leaf_size);
+    }
   }
 }
 

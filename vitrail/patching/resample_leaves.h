@@ -44,7 +44,9 @@ class LeafResampler {
   };
 
  private:
-  void run(const Block<const float>& in, const Block<float>& out,
+  bool averages() const { return map_.method == Resample::area && !map_.is_adjoint; }
+  /// `next`: what will be read after `in`, or `in` itself.
+  void run(const Block<const float>& in, const Block<const float>& next, const Block<float>& out,
            const std::array<int64_t, 3>& leaf_size);
   const AxisTable& table(int64_t leaf_side);
 

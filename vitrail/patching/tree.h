@@ -12,8 +12,8 @@
 ///          would make too many leaves are passed over. It ends when none is left.
 /// Count    a split of a cell inside the image adds 2^K - 1 leaves, so 1 + 3 n (K = 2) or 1 + 7 n (K =
 ///          3) leaves are reached exactly where the image has as many cells.
-/// Time     O(pixels) for the sums, then O(leaves log leaves).
-/// Memory   8 bytes for each cell of level 1 and above.
+/// Time     O(pixels) for the sums, then O(leaves log leaves); small cells are summed when they are asked for.
+/// Memory   8 bytes for each cell of 256 pixels or more.
 /// Differs  UCF-VIT: goes on when the most important leaf is minimal, leaves the uniform tree to a
 ///          constant image, min_leaf is free (2 there).
 

@@ -30,8 +30,8 @@ class Division {
     heap_.reserve(room);
   }
 
-  template <class Score>
-  void run(const LevelScores<Score>& scores, int64_t value_floor) {
+  template <class Scores>
+  void run(const Scores& scores, int64_t value_floor) {
     for (const uint64_t name : first_names()) {
       const Cell cell = cell_of(shape_, name);
       if (!leaves_.empty()) leaves_.back().next = leaves_.size();
@@ -172,9 +172,9 @@ TreeShape forest_shape(std::span<const int64_t> coarsest, int64_t min_leaf, int3
   return shape;
 }
 
-template <class Score>
-std::vector<int64_t> divided(const TreeShape& shape, const LevelScores<Score>& scores,
-                             int64_t count, int64_t value_floor, Order order) {
+template <class Scores>
+std::vector<int64_t> divided(const TreeShape& shape, const Scores& scores, int64_t count,
+                             int64_t value_floor, Order order) {
   VT_CHECK(count >= shape.cells(shape.top),
            "[patching] the number of leaves must be at least {} but got {}", shape.cells(shape.top),
            count);
@@ -183,8 +183,8 @@ std::vector<int64_t> divided(const TreeShape& shape, const LevelScores<Score>& s
   return division.keys(order);
 }
 
-template std::vector<int64_t> divided(const TreeShape&, const LevelScores<int64_t>&, int64_t,
-                                      int64_t, Order);
+template std::vector<int64_t> divided(const TreeShape&, const SumPyramid::Scores&, int64_t, int64_t,
+                                      Order);
 template std::vector<int64_t> divided(const TreeShape&, const LevelScores<float>&, int64_t, int64_t,
                                       Order);
 

@@ -22,11 +22,18 @@ struct Block {
 /// sums = the sum of the rows.
 VT_VECTORIZED void sum_rows(Block block, uint16_t* __restrict sums, int64_t width) {
   for (int64_t i = 0; i < width; ++i) sums[i] = 0;
-  for (int64_t p = 0; p < block.planes; ++p)
-    for (int64_t r = 0; r < block.rows; ++r) {
-      const uint8_t* __restrict row = block.first + p * block.plane_stride + r * block.stride;
-      for (int64_t i = 0; i < width; ++i) sums[i] = static_cast<uint16_t>(sums[i] + row[i]);
+  for (int64_t p = 0; p < block.planes; ++p) {
+    const uint8_t* __restrict row = block.first + p * block.plane_stride;
+    int64_t r = 0;
+    for (; r + 4 <= block.rows; r += 4, row += 4 * block.stride) {
+      const uint8_t *__restrict row1 = row + block.stride, *__restrict row2 = row1 + block.stride,
+                    *__restrict row3 = row2 + block.stride;
+      for (int64_t i = 0; i < width; ++i)
+        sums[i] = static_cast<uint16_t>(sums[i] + row[i] + row1[i] + row2[i] + row3[i]);
     }
+    for (; r < block.rows; ++r, row += block.stride)
+      for (int64_t i = 0; i < width; ++i) sums[i] = static_cast<uint16_t>(sums[i] + row[i]);
+  }
 }
 
 /// out[i] = in[2i] + in[2i + 1], as one number of two halves.
@@ -77,13 +84,26 @@ class CellRow {
   std::vector<uint32_t> pairs_;
 };
 
-/// Level 1, whose cells have an even edge.
-std::vector<int64_t> finest_sums(std::span<const uint8_t> importance, const TreeShape& shape) {
-  const int64_t edge = 2 * shape.min_leaf, depth = shape.sides[0], height = shape.sides[1],
+/// The first level of cells that are worth a sum whether or not it is asked for.
+int32_t finest_level(const TreeShape& shape) {
+  constexpr int64_t kFewPixels = 256;
+  int32_t level = 1;
+  const auto pixels = [&] {
+    const int64_t edge = shape.min_leaf << level;
+    return edge >= kFewPixels ? kFewPixels : shape.axes == 3 ? edge * edge * edge : edge * edge;
+  };
+  while (level < shape.top && pixels() < kFewPixels) ++level;
+  return level;
+}
+
+/// A level of 1 or above, whose cells have an even edge.
+std::vector<int64_t> finest_sums(std::span<const uint8_t> importance, const TreeShape& shape,
+                                 int32_t level) {
+  const int64_t edge = shape.min_leaf << level, depth = shape.sides[0], height = shape.sides[1],
                 width = shape.sides[2];
-  const int32_t* grid = shape.grid[1];
+  const int32_t* grid = shape.grid[level];
   const int64_t planes = edge <= kMostRows / edge ? edge : 1;
-  std::vector<int64_t> sums(static_cast<size_t>(shape.cells(1)), 0);
+  std::vector<int64_t> sums(static_cast<size_t>(shape.cells(level)), 0);
   CellRow cells(width, edge, grid[2]);
   for (int64_t z = 0; z < depth; z += planes)
     for (int64_t y = 0; y < grid[1]; ++y)
@@ -110,22 +130,35 @@ std::vector<int64_t> coarser_sums(const std::vector<int64_t>& fine, const TreeSh
 
 }  // namespace
 
-SumPyramid::SumPyramid(std::span<const uint8_t> importance, const TreeShape& shape) {
+SumPyramid::SumPyramid(std::span<const uint8_t> importance, const TreeShape& shape)
+    : importance_(importance) {
   VT_CHECK(std::ssize(importance) == core::checked_product(shape.sides, "pixels of an image"),
            "[patching] an image of {} x {} x {} needs as many importance values but got {}",
            shape.sides[0], shape.sides[1], shape.sides[2], importance.size());
   if (shape.top == 0) return;
-  levels_[1] = finest_sums(importance, shape);
-  for (int32_t level = 2; level <= shape.top; ++level)
+  finest_ = finest_level(shape);
+  levels_[static_cast<size_t>(finest_)] = finest_sums(importance, shape, finest_);
+  for (int32_t level = finest_ + 1; level <= shape.top; ++level)
     levels_[static_cast<size_t>(level)] =
         coarser_sums(levels_[static_cast<size_t>(level - 1)], shape, level);
 }
 
-LevelScores<int64_t> SumPyramid::scores() const {
-  LevelScores<int64_t> scores;
-  for (size_t level = 0; level < levels_.size(); ++level)
-    scores.levels[level] = levels_[level].data();
-  return scores;
+int64_t SumPyramid::pixel_sum(const TreeShape& shape, const Cell& cell) const {
+  const int64_t edge = shape.min_leaf << cell.level;
+  int64_t low[3], high[3];
+  for (int axis = 0; axis < 3; ++axis) {
+    low[axis] = cell.at[axis] * edge;
+    high[axis] = std::min(low[axis] + edge, shape.sides[axis]);
+  }
+  uint32_t sum = 0;  // of few pixels
+  for (int64_t z = low[0]; z < high[0]; ++z)
+    for (int64_t y = low[1]; y < high[1]; ++y) {
+      const uint8_t* row = importance_.data() + (z * shape.sides[1] + y) * shape.sides[2];
+      for (int64_t x = low[2]; x < high[2]; ++x) sum += row[x];
+    }
+  return sum;
 }
+
+SumPyramid::Scores SumPyramid::scores() const { return Scores(*this); }
 
 }  // namespace vitrail::patching

@@ -103,6 +103,8 @@ StepReport Step::run(data::Batch batch, double data_wait_ms) {
   const Clock::time_point start = Clock::now();
   batch = on_device(std::move(batch), device_);
   units_.zero_gradients();
+  const nn::Draws draws = draws_of(batch);
+  batch = model_.prepared(std::move(batch), draws);
   const at::Tensor loss = pass_.run(batch);
   const GradientNorm norm = optimizer_.gradient_norm(options_.clip_grad_norm);
   const double lr = schedule_.at(step_);
@@ -120,6 +122,10 @@ StepReport Step::run(data::Batch batch, double data_wait_ms) {
   return report;
 }
 
+nn::Draws Step::draws_of(const data::Batch& batch) const {
+  return {seed_, static_cast<uint32_t>(step_), batch.sample_ids, /*training=*/true};
+}
+
 /// Mean loss of this rank; gradients are averaged over ranks when it returns.
 at::Tensor Step::forward_backward(const data::Batch& batch) {
   const int64_t pieces = options_.micro_batches;
@@ -130,9 +136,7 @@ at::Tensor Step::forward_backward(const data::Batch& batch) {
   at::Tensor loss;
   for (int64_t micro = 0; micro < pieces; ++micro) {
     const data::Batch samples = pieces == 1 ? batch : part(batch, micro * piece, piece);
-    const nn::Draws draws{seed_, static_cast<uint32_t>(step_), samples.sample_ids,
-                          /*training=*/true};
-    const models::Output output = model_.forward(samples, draws);
+    const models::Output output = model_.forward(samples, draws_of(samples));
     VT_REQUIRE(DataError, output.loss.defined(),
                "[train] a training batch must have labels but has none");
     const at::Tensor share = output.loss / static_cast<double>(pieces);

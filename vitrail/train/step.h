@@ -68,6 +68,7 @@ class Step {
   void set_step(int64_t step, int64_t skipped = 0);
 
  private:
+  nn::Draws draws_of(const data::Batch& batch) const;
   at::Tensor forward_backward(const data::Batch& batch);
   std::shared_ptr<StepNumbers> publish(const at::Tensor& loss, const GradientNorm& norm);
   void check(const StepNumbers& numbers);
