@@ -87,11 +87,19 @@ TEST(GpuStep, Bf16LossesAreCloseAndMicroBatchesAgree) {
   }
 }
 
+/// Nothing is drawn in forward.
+config::Model without_drops(config::Model options) {
+  options.drop_path_rate = options.attn_drop_rate = options.proj_drop_rate = 0.0;
+  options.pos_drop_rate = options.patch_drop_rate = options.drop_rate = 0.0;
+  return options;
+}
+
 /// Losses of twelve steps, the eighth of which has fewer samples.
-std::vector<double> losses_of_two_sizes(const char* cuda_graph, at::ScalarType dtype) {
+std::vector<double> losses_of_two_sizes(const config::Model& options, const char* cuda_graph,
+                                        at::ScalarType dtype) {
   config::Train train = training();
   train.cuda_graph.value = cuda_graph;
-  Trainer trainer(testing::tiny_vit(), train, kGpu, dtype);
+  Trainer trainer(options, train, kGpu, dtype);
   std::vector<double> found;
   for (int64_t s = 0; s < 12; ++s)
     found.push_back(trainer.step.run(samples(s * 8, s == 7 ? 4 : 8)).loss());
@@ -100,18 +108,20 @@ std::vector<double> losses_of_two_sizes(const char* cuda_graph, at::ScalarType d
 }
 
 TEST(GpuStep, ARecordedPassTrainsAsAPlainOne) {
-  const auto model = models::make_model(testing::tiny_vit(), 1);
-  ASSERT_TRUE(model->repeats()) << "nothing would be recorded";
-  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
-    const double difference =
-        worst(losses_of_two_sizes("auto", dtype), losses_of_two_sizes("off", dtype));
-    // The same kernels; attention's backward may add in another order, which twelve updates carry on.
-    const double allowed = dtype == at::kFloat ? 1e-5 : 1e-2;
-    std::printf("%s: relative difference %.2g (allowed %.0e)\n", toString(dtype), difference,
-                allowed);
-    EXPECT_LE(difference, allowed);
+  for (const config::Model& options :
+       {without_drops(testing::tiny_vit()), without_drops(testing::tiny_mae())}) {
+    ASSERT_TRUE(models::make_model(options, 1)->repeats()) << "nothing would be recorded";
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+      const double difference = worst(losses_of_two_sizes(options, "auto", dtype),
+                                      losses_of_two_sizes(options, "off", dtype));
+      // The same kernels; attention's backward may add in another order, which twelve updates carry on.
+      const double allowed = dtype == at::kFloat ? 1e-5 : 1e-2;
+      std::printf("%s %s: relative difference %.2g (allowed %.0e)\n", options.kind.value.c_str(),
+                  toString(dtype), difference, allowed);
+      EXPECT_LE(difference, allowed);
+    }
   }
-  config::Model drops = testing::tiny_vit();
+  config::Model drops = without_drops(testing::tiny_vit());
   drops.drop_path_rate = 0.1;
   EXPECT_FALSE(models::make_model(drops, 1)->repeats());
 }
