@@ -254,6 +254,9 @@ def case_bench(folder):
     check(done.stdout.startswith("patch  ") and "image256" in done.stdout, done.stdout)
     check(json.loads(must(["bench", "patch", *brief, "--json", "-"]).stdout)["cases"], "--json - prints the object")
     refused(["bench", "patch", "--device", "cpu", "--cases", "image1"], USAGE, ["image1", "image256"])
+    nowhere = ["bench", "patch", *brief, "--json", os.path.join(folder, "none", "x.json")]
+    refused(nowhere, USAGE, ["--json", "no folder"])
+    check(run(nowhere).stdout == "", "a missing folder must be refused before anything is measured")
     print(done.stdout.rstrip())
 
 

@@ -54,6 +54,7 @@ void add_optimizer(CLI::App& bench, Program& program) {
   verb->add_option("--json", arguments->json, "file for the result as JSON; - = stdout");
   verb->callback([&program, arguments] {
     program.selected = [arguments](Session&) {
+      check_folder("bench", "--json", arguments->json);
       const auto result = train::bench_optimizer(arguments->count, bench_device(arguments->device),
                                                  arguments->bf16);
       publish(train::describe(result), train::to_json(result), arguments->json);
@@ -82,6 +83,7 @@ void add_step(CLI::App& bench, Program& program) {
   verb->add_option("--json", arguments->json, "file for the result as JSON; - = stdout");
   verb->callback([&program, arguments] {
     program.selected = [arguments](Session&) {
+      check_folder("bench", "--json", arguments->json);
       const auto resolved = arguments->recipe.load();
       const auto result =
           train::bench_step(resolved.recipe, arguments->recipe.path(), arguments->options);

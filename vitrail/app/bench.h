@@ -5,6 +5,7 @@
 
 #include <c10/core/Device.h>
 
+#include "vitrail/app/output.h"
 #include "vitrail/app/verbs.h"
 
 namespace vitrail::app {

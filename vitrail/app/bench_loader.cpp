@@ -20,6 +20,7 @@ struct Arguments {
 };
 
 void run(const Arguments& arguments) {
+  check_folder("bench", "--json", arguments.json);
   const config::Recipe recipe = arguments.recipe.load().recipe;
   const at::Device device = bench_device(arguments.device);
   parallel::set_device(device);

@@ -20,6 +20,7 @@ struct Arguments {
 };
 
 void run(const Arguments& arguments) {
+  check_folder("bench", "--json", arguments.json);
   data::PatchBenchOptions options = arguments.options;
   const at::Device device = bench_device(arguments.device);
   if (arguments.device != "cuda") options.devices.emplace_back(at::kCPU);

@@ -2,10 +2,10 @@
 // them.
 
 #include <cstdio>
-#include <filesystem>
 
 #include <unistd.h>
 
+#include "vitrail/app/output.h"
 #include "vitrail/app/verbs.h"
 #include "vitrail/core/clock.h"
 #include "vitrail/core/error.h"
@@ -61,16 +61,10 @@ void write_training_statistics(
   data::write_statistics(file, path);
 }
 
-/// Before an hour of reading, not after it.
-void check_folder(const char* option, const std::string& path) {
-  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
-  VT_REQUIRE(ConfigError, folder.empty() || std::filesystem::is_directory(folder),
-             "[data] {} {}: there is no folder {}; make it first", option, path, folder.string());
-}
-
 void run_inspect(const InspectArguments& arguments) {
-  check_folder("--statistics", arguments.statistics);
-  check_folder("--contact-sheet", arguments.contact_sheet);
+  // Before an hour of reading, not after it.
+  check_folder("data", "--statistics", arguments.statistics);
+  check_folder("data", "--contact-sheet", arguments.contact_sheet);
   const config::Recipe recipe = arguments.recipe.load().recipe;
   VT_REQUIRE(ConfigError, arguments.samples >= 1, "[data] --samples must be at least 1 but is {}",
              arguments.samples);

@@ -14,12 +14,10 @@ namespace {
 /// Libraries choose algorithms and allocate workspaces in the first of these.
 constexpr int64_t kPlainRuns = 3;
 
-std::vector<at::Tensor*> rows(data::Batch& batch) { return batch.rows(); }
-
 bool same_shapes(data::Batch a, data::Batch b) {
-  const std::vector<at::Tensor*> left = rows(a), right = rows(b);
+  const std::vector<at::Tensor*> left = a.rows(), right = b.rows();
   if (left.size() != right.size() || a.variables != b.variables) return false;
-  // Which tensors there are is told by their types, sizes and number: no two models' inputs have the same.
+  // Which of a batch's tensors are there is settled by the sources, so that their number and shapes tell.
   for (size_t i = 0; i < left.size(); ++i)
     if (!left[i]->sizes().equals(right[i]->sizes()) ||
         left[i]->scalar_type() != right[i]->scalar_type())
@@ -38,7 +36,7 @@ RecordedPass::RecordedPass(at::Device device, bool enabled, Pass pass)
 bool RecordedPass::fits(const data::Batch& batch) {
   if (plain_runs_ == 0) {
     inputs_ = batch;
-    for (at::Tensor* tensor : rows(inputs_)) *tensor = tensor->clone();
+    for (at::Tensor* tensor : inputs_.rows()) *tensor = tensor->clone();
     return true;
   }
   return same_shapes(inputs_, batch);
@@ -56,7 +54,7 @@ at::Tensor RecordedPass::run(const data::Batch& batch) {
   }
   const at::NoGradGuard no_grad;
   data::Batch given = batch;
-  const std::vector<at::Tensor*> to = rows(inputs_), from = rows(given);
+  const std::vector<at::Tensor*> to = inputs_.rows(), from = given.rows();
   for (size_t i = 0; i < to.size(); ++i) to[i]->copy_(*from[i], /*non_blocking=*/true);
   graph_->replay();
   return loss_;
