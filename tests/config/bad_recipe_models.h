@@ -93,7 +93,8 @@ inline const std::vector<BadRecipe>& bad_models() {
        "(command line: model.pool=token, command line: model.class_token=false)"},
       {kModel,
        {"model.loss=dice"},
-       "[config] model.loss must be one of cross_entropy, focal, mse for vit but got dice  (command "
+       "[config] model.loss must be one of cross_entropy, focal, mse for vit but got dice  "
+       "(command "
        "line: model.loss=dice)"},
       {kModel,
        {"model.kind=mae", "model.loss=cross_entropy"},
@@ -309,12 +310,14 @@ inline const std::vector<BadRecipe>& bad_models() {
        "whose embeddings tell the leaves apart  (command line: model.adaptive={fixed_length: "
        "16, trees: per_channel})"},
       {kModel,
-       {"model.adaptive={fixed_length: 16, trees: per_channel}", "model.kind=sap", "model.variables=[u,v]", "model.in_channels=2"},
+       {"model.adaptive={fixed_length: 16, trees: per_channel}", "model.kind=sap",
+        "model.variables=[u,v]", "model.in_channels=2"},
        "[config] model.adaptive.trees per_channel needs model.kind vit or mae but the kind is "
        "sap, which has one prediction a place  (command line: model.adaptive={fixed_length: 16, "
        "trees: per_channel}, command line: model.kind=sap)"},
       {kModel,
-       {"model.adaptive={fixed_length: 16, trees: per_channel, importance: given}", "model.variables=[u,v]", "model.in_channels=2"},
+       {"model.adaptive={fixed_length: 16, trees: per_channel, importance: given}",
+        "model.variables=[u,v]", "model.in_channels=2"},
        "[config] model.adaptive.trees per_channel divides each channel by its own pixels; "
        "model.adaptive.importance must not be given  (command line: "
        "model.adaptive={fixed_length: 16, trees: per_channel, importance: given})"},
@@ -342,12 +345,14 @@ inline const std::vector<BadRecipe>& bad_models() {
        "(command line: model.adaptive={fixed_length: 16, loss_space: image}, command line: "
        "model.kind=unetr)"},
       {kModel,
-       {"model.adaptive={fixed_length: 16, loss_space: image, area_weight: true}", "model.kind=sap"},
+       {"model.adaptive={fixed_length: 16, loss_space: image, area_weight: true}",
+        "model.kind=sap"},
        "[config] model.adaptive.area_weight belongs to loss_space leaf: on the image every "
        "pixel counts once already  (command line: model.adaptive={fixed_length: 16, loss_space: "
        "image, area_weight: true})"},
       {kModel,
-       {"model.adaptive={fixed_length: 16, loss_space: image}", "model.kind=mae", "model.norm_pix_loss=true"},
+       {"model.adaptive={fixed_length: 16, loss_space: image}", "model.kind=mae",
+        "model.norm_pix_loss=true"},
        "[config] model.norm_pix_loss needs model.adaptive.loss_space leaf: normalised patches "
        "have no image to be pasted to  (command line: model.norm_pix_loss=true, command line: "
        "model.adaptive={fixed_length: 16, loss_space: image})"},
@@ -500,7 +505,7 @@ inline const std::vector<BadRecipe>& bad_models() {
        "model.decoder_embed_dim=0)"},
       {kModel,
        {"parallel.tensor=0"},
-       "[config] parallel.tensor must be 1 but got 0  (command line: parallel.tensor=0)"},
+       "[config] parallel.tensor must be at least 1 but got 0  (command line: parallel.tensor=0)"},
       {kModel,
        {"parallel.bucket_mib=0"},
        "[config] parallel.bucket_mib must be above 0 but got 0  (command line: "

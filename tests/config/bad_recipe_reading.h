@@ -119,7 +119,8 @@ inline const std::vector<BadRecipe>& bad_readings() {
       {"data: {sources: [{reader: image_foldr, root: x}]}\ntrain: {steps: 1}\n",
        {},
        "[config] data.sources[0].reader must be one of image_folder, image_list, images, "
-       "image_stack, cifar, idx, nifti, npy, raw, tiff, zarr, n5, coco, voc, tar, digits, random but "
+       "image_stack, cifar, idx, nifti, npy, raw, tiff, zarr, n5, coco, voc, tar, digits, random "
+       "but "
        "got 'image_foldr'; did you mean 'image_folder'?  (r.yaml:1:27)"},
       {"train: {precision: fp8}\n",
        {},
@@ -129,20 +130,21 @@ inline const std::vector<BadRecipe>& bad_readings() {
        {},
        "[config] train.engine 'fused' is not in this version; there are auto, autograd  "
        "(r.yaml:1:17)"},
-      {"train: {recompute: selective}\n",
+      {"train: {recompute: selectiv}\n",
        {},
-       "[config] train.recompute 'selective' is not in this version; there are none, block  "
-       "(r.yaml:1:20)"},
-      {"parallel: {strategy: zero3}\n",
+       "[config] train.recompute must be one of none, block, every_k, selective but got "
+       "'selectiv'; did you mean 'selective'?  (r.yaml:1:20)"},
+      {"parallel: {strategy: zero4}\n",
        {},
-       "[config] parallel.strategy 'zero3' is not in this version; there are none, ddp  "
-       "(r.yaml:1:22)"},
-      {"parallel: {tensor: 2}\n",
+       "[config] parallel.strategy must be one of none, ddp, zero1, zero2, zero3, hybrid but "
+       "got 'zero4'; did you mean 'zero1'?  (r.yaml:1:22)"},
+      {"parallel: {tensor: 5}\n",
        {},
-       "[config] parallel.tensor 2 is not in this version; it must be 1  (r.yaml:1:20)"},
+       "[config] parallel.tensor must divide model.num_heads but got 5 and 12  (r.yaml:1:20)"},
       {"parallel: {offload: activations}\n",
        {},
-       "[config] parallel.offload is not in this version  (r.yaml:1:12)"},
+       "[config] parallel.offload must be one of none, optimizer, parameters, nvme but got "
+       "'activations'  (r.yaml:1:21)"},
       {"data: {sources: [{reader: random, split: {hash: 1, parts: train}}]}\ntrain: {steps: 1}\n",
        {},
        "[config] data.sources[0].split.parts is not a known key; known are start, end, list, hash "

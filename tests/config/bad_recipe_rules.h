@@ -259,6 +259,70 @@ inline const std::vector<BadRecipe>& bad_values() {
        {"parallel.replicate=0"},
        "[config] parallel.replicate must be a number of ranks from 1 to 1048576, or -1, but got 0  "
        "(command line: parallel.replicate=0)"},
+      {kBase,
+       {"parallel.tensor=5"},
+       "[config] parallel.tensor must divide model.num_heads but got 5 and 4  (command line: "
+       "parallel.tensor=5, r.yaml:6:14)"},
+      {kBase,
+       {"parallel.tensor=0"},
+       "[config] parallel.tensor must be at least 1 but got 0  (command line: parallel.tensor=0)"},
+      {kBase,
+       {"parallel.split_channels=true"},
+       "[config] parallel.split_channels needs parallel.tensor above 1 but it is 1  (command "
+       "line: parallel.split_channels=true)"},
+      {kBase,
+       {"parallel.tensor=3", "parallel.split_channels=true"},
+       "[config] parallel.tensor must divide model.num_heads but got 3 and 4  (command line: "
+       "parallel.tensor=3, r.yaml:6:14)\n[config] parallel.split_channels divides "
+       "model.variables but there are none  (command line: parallel.split_channels=true)"},
+      {kBase,
+       {"parallel.sequence=4", "parallel.ulysses=3"},
+       "[config] parallel.ulysses must divide parallel.sequence but got 3 and 4  (command line: "
+       "parallel.ulysses=3, command line: parallel.sequence=4)\n[config] parallel.ulysses x "
+       "parallel.tensor must divide model.num_heads but got 3 x 1 and 4  (command line: "
+       "parallel.ulysses=3, r.yaml:6:14)"},
+      {kBase,
+       {"parallel.sequence=8", "parallel.ulysses=8"},
+       "[config] parallel.ulysses x parallel.tensor must divide model.num_heads but got 8 x 1 "
+       "and 4  (command line: parallel.ulysses=8, r.yaml:6:14)"},
+      {kBase,
+       {"parallel.pipeline=64"},
+       "[config] parallel.pipeline x pipeline_parts must not exceed the model's 12 blocks but "
+       "got 64  (command line: parallel.pipeline=64)"},
+      {kBase,
+       {"parallel.pipeline_parts=2"},
+       "[config] parallel.pipeline_parts 2 needs parallel.pipeline_schedule interleaved but it "
+       "is 1f1b  (command line: parallel.pipeline_parts=2)"},
+      {kBase,
+       {"parallel.pipeline=2", "parallel.pipeline_schedule=interleaved",
+        "parallel.pipeline_parts=2"},
+       "[config] the interleaved schedule needs train.micro_batches to be a multiple of "
+       "parallel.pipeline but got 1 and 2  (command line: parallel.pipeline=2)"},
+      {kBase,
+       {"train.offload_activations=true"},
+       "[config] train.offload_activations keeps what recompute saves but train.recompute is "
+       "none  (command line: train.offload_activations=true)"},
+      {kBase,
+       {"parallel.shard_optimizer=all"},
+       "[config] parallel.shard_optimizer all needs a strategy that divides the optimizer but "
+       "parallel.strategy is ddp  (command line: parallel.shard_optimizer=all)"},
+      {kBase,
+       {"parallel.strategy=zero2", "parallel.offload=parameters"},
+       "[config] parallel.offload parameters needs parallel.strategy zero3 or hybrid but it is "
+       "zero2  (command line: parallel.offload=parameters, command line: "
+       "parallel.strategy=zero2)"},
+      {kBase,
+       {"parallel.offload=nvme"},
+       "[config] parallel.offload_folder must name a folder for parallel.offload nvme but is "
+       "empty  (command line: parallel.offload=nvme)"},
+      {kBase,
+       {"parallel.prefetch_depth=-1"},
+       "[config] parallel.prefetch_depth must be at least 0 but got -1  (command line: "
+       "parallel.prefetch_depth=-1)"},
+      {kBase,
+       {"train.recompute=every_k", "train.recompute_every=0"},
+       "[config] train.recompute_every must be at least 1 but got 0  (command line: "
+       "train.recompute_every=0)"},
   };
   return table;
 }

@@ -10,11 +10,13 @@ inline const std::vector<BadRecipe>& bad_sources() {
       {kSegmentation,
        {"model.kind=sap", "data.sources[0]={reader: digits, root: x, labels: y}"},
        "[config] data.sources[0].labels needs the reader images, image_stack, nifti, npy, raw, "
-       "tiff, zarr, n5, idx, coco or voc but it is digits  (command line: data.sources[0]={reader: digits, root: x, labels: y})"},
+       "tiff, zarr, n5, idx, coco or voc but it is digits  (command line: data.sources[0]={reader: "
+       "digits, root: x, labels: y})"},
       {kSegmentation,
        {"data.sources[0].reader=image_folder"},
        "[config] data.sources[0].labels needs the reader images, image_stack, nifti, npy, raw, "
-       "tiff, zarr, n5, idx, coco or voc but it is image_folder  (r.yaml:8:47, command line: data.sources[0].reader=image_folder)"},
+       "tiff, zarr, n5, idx, coco or voc but it is image_folder  (r.yaml:8:47, command line: "
+       "data.sources[0].reader=image_folder)"},
       {kSegmentation,
        {"data.sources[0].labels="},
        "[config] data.sources[0].labels must name the masks to train or evaluate unetr but is "

@@ -73,7 +73,7 @@ eval: {every_epochs: 1, sources: [{name: cifar10, reader: image_folder, root: da
 logging: {every_steps: 10, tensorboard: true, html: true}
 )");
   EXPECT_EQ(recipe.model.embed_dim, 192);
-  EXPECT_EQ(recipe.parallel.shard, -1);
+  EXPECT_EQ(recipe.parallel.shard, std::optional<int64_t>(-1));
   EXPECT_EQ(recipe.train.optimizer.eps, 1e-8);
 }
 

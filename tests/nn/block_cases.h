@@ -15,6 +15,7 @@
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
+#include "vitrail/nn/engine.h"
 #include "vitrail/nn/stack.h"
 #include "vitrail/ops/random.h"
 #include "vitrail/ops/rotary.h"
@@ -125,7 +126,7 @@ inline std::unique_ptr<Stack> case_stack(const BlockCase& c, at::ScalarType type
     blocks.push_back(std::make_shared<Block>(options));
   }
   auto stack = std::make_unique<Stack>(std::move(blocks));
-  stack->set_engine(autograd_engine(c.recompute));
+  stack->set_engine(autograd_engine({c.recompute ? Recompute::block : Recompute::none}));
   fill_parameters(*stack, type);
   return stack;
 }

@@ -12,6 +12,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "vitrail/nn/engine.h"
 #include "vitrail/ops/random.h"
 
 namespace vitrail::nn {
@@ -137,7 +138,7 @@ TEST_P(StackBits, GradientsEqualPlainAutogradBitForBit) {
       gradients_of(*stack, c.micro_batches, [&](const at::Tensor& x, const at::Tensor& condition) {
         return plain_forward(*stack, x, condition, c.taps);
       });
-  stack->set_engine(autograd_engine(c.recompute));
+  stack->set_engine(autograd_engine({c.recompute ? Recompute::block : Recompute::none}));
   const Gradients mine =
       gradients_of(*stack, c.micro_batches, [&](const at::Tensor& x, const at::Tensor& condition) {
         return stack_forward(*stack, x, condition, c.taps);
@@ -282,7 +283,7 @@ TEST(Stack, TwoForwardsMayBeInFlightAtOnce) {
 TEST(Stack, HoldsTheConditionOnlyAsLongAsItsOwnNode) {
   for (const bool recompute : {false, true}) {
     const auto stack = make_stack();
-    stack->set_engine(autograd_engine(recompute));
+    stack->set_engine(autograd_engine({recompute ? Recompute::block : Recompute::none}));
     const at::Tensor x = numbers(0, {kBatch, kTokens, kWidth});
     const at::Tensor leaf = condition_values().set_requires_grad(true), condition = leaf * 1.0;
     const size_t before = condition.use_count(), storage_before = condition.storage().use_count();

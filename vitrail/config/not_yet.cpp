@@ -41,16 +41,8 @@ const std::vector<NotYet>& not_yet_table() {
       {"data.sources[].reader", {"hdf5"}, {}, ""},
       {"train.precision", {"fp16", "fp8"}, {}, ""},
       {"train.engine", {"fused"}, {}, ""},
-      {"train.recompute", {"every_k", "selective"}, {}, ""},
-      {"parallel.strategy", {"zero1", "zero2", "zero3", "hybrid"}, {}, ""},
       // keys
       {"data.share", {}, {"every_rank"}, ""},
-      {"parallel.prefetch",
-       {},
-       {"none", "pre", "post"},
-       ""},  // strategies that gather nothing have nothing to prefetch
-      {"parallel.limit_all_gathers", {}, {"true", "false"}, ""},
-      {"parallel.offload", {}, {"none"}, ""},
   };
   return table;
 }

@@ -92,7 +92,9 @@ struct Train {
   Schedule schedule;
   double clip_grad_norm = 0.0;
   std::optional<double> ema_decay;
-  Choice recompute{"none", {"none", "block"}};
+  Choice recompute{"none", {"none", "block", "every_k", "selective"}};
+  int64_t recompute_every = 2;
+  bool offload_activations = false;
   Choice cuda_graph{"auto", {"auto", "off"}};
   Choice on_non_finite{"stop", {"stop", "skip"}};
 
@@ -119,34 +121,99 @@ struct Train {
         "cuda_graph", self.cuda_graph,
         "on a GPU, repeat forward and backward as one launch where the model draws nothing and one "
         "rank trains; off: launch every kernel every step");
-    visit("recompute", self.recompute,
-          "block: keep only block inputs and compute blocks again in backward");
+    visit(
+        "recompute", self.recompute,
+        "compute blocks again in backward and keep only their inputs: of every block, of every "
+        "recompute_every-th, or of every block but with the results of attention kept (selective)");
+    visit("recompute_every", self.recompute_every,
+          "recompute every_k: the first of each this many blocks is computed again");
+    visit("offload_activations", self.offload_activations,
+          "with recompute, keep what blocks save in host memory between forward and backward");
     visit("on_non_finite", self.on_non_finite,
           "a NaN or infinite gradient stops the run (exit code 6) or skips the update");
   }
   bool operator==(const Train&) const = default;
 };
 
+/// Axes of the mesh and how model, gradients and optimizer are laid over them (docs/parallel.md).
 struct Parallel {
-  Choice strategy{"ddp", {"none", "ddp"}};
+  Choice strategy{"ddp", {"none", "ddp", "zero1", "zero2", "zero3", "hybrid"}};
   int64_t replicate = -1;
-  int64_t shard = 1;
+  std::optional<int64_t> shard;
   int64_t pipeline = 1;
   int64_t sequence = 1;
   int64_t tensor = 1;
+  // sharding
   double bucket_mib = 25.0;
+  Choice prefetch{"pre", {"none", "post", "pre"}};
+  int64_t prefetch_depth = 1;
+  bool limit_all_gathers = true;
+  Choice reduce_precision{"fp32", {"fp32", "bf16"}};
+  int64_t persist_below = 0;
+  Choice shard_optimizer{"group", {"group", "all"}};
+  Choice offload{"none", {"none", "optimizer", "parameters", "nvme"}};
+  std::string offload_folder;
+  // tensor
+  bool split_norms = false;
+  int64_t tensor_chunks = 1;
+  bool split_channels = false;
+  // sequence
+  std::optional<int64_t> ulysses;
+  // pipeline
+  Choice pipeline_schedule{"1f1b", {"1f1b", "gpipe", "interleaved"}};
+  int64_t pipeline_parts = 1;
 
   template <class Self, class Visitor>
   static void fields(Self& self, Visitor& visit) {
     visit("strategy", self.strategy,
-          "none: one rank; ddp: every rank holds the model, gradients are averaged");
-    visit("replicate", self.replicate, "mesh axis; -1 = all ranks the other axes leave");
-    visit("shard", self.shard, "mesh axis; -1 = all ranks the other axes leave");
-    visit("pipeline", self.pipeline, "mesh axis");
-    visit("sequence", self.sequence, "mesh axis");
-    visit("tensor", self.tensor, "mesh axis");
+          "what data ranks share: none (one rank), ddp (nothing: each holds the model), zero1 "
+          "(optimizer state), zero2 (gradients too), zero3 (weights too), hybrid (zero3 inside "
+          "groups of `shard` ranks)");
+    visit("replicate", self.replicate,
+          "mesh axis: ranks that hold the same; -1 = all ranks the other axes leave");
+    visit("shard", self.shard,
+          "mesh axis: ranks that share what the strategy divides; -1 = all ranks the other axes "
+          "leave; null = that for zero1 to zero3, the ranks of one host for hybrid, else 1");
+    visit("pipeline", self.pipeline, "mesh axis: stages of consecutive blocks");
+    visit("sequence", self.sequence, "mesh axis: ranks that share the tokens of a sample");
+    visit("tensor", self.tensor,
+          "mesh axis: ranks that share heads and hidden units of every block");
     visit("bucket_mib", self.bucket_mib,
-          "ddp: gradients are reduced in pieces of at least this size");
+          "ddp, zero1: gradients are reduced in pieces of at least this size");
+    visit("prefetch", self.prefetch,
+          "zero2, zero3: when backward asks for the weights of the next block: before computing "
+          "the present one (pre), after (post), or when they are needed (none)");
+    visit("prefetch_depth", self.prefetch_depth,
+          "blocks whose weights are asked for ahead of use; 0 = none in forward");
+    visit("limit_all_gathers", self.limit_all_gathers,
+          "zero3: hold the weights of no more than prefetch_depth + 1 blocks at once; false: ask "
+          "for all as early as they can come");
+    visit("reduce_precision", self.reduce_precision, "type in which gradients cross ranks");
+    visit("persist_below", self.persist_below,
+          "zero3: units with fewer elements stay whole between uses");
+    visit("shard_optimizer", self.shard_optimizer,
+          "all: optimizer state and master weights are divided over replicate x shard, weights "
+          "over shard only");
+    visit("offload", self.offload,
+          "to host memory: optimizer state and its update, the weights between uses too, or the "
+          "optimizer state on to files in offload_folder (nvme)");
+    visit("offload_folder", self.offload_folder, "offload nvme: folder on a fast local disk");
+    visit("split_norms", self.split_norms,
+          "tensor: norms and residuals run on a share of the tokens (all-gather and reduce-scatter "
+          "take the place of all-reduce)");
+    visit("tensor_chunks", self.tensor_chunks,
+          "tensor: products are cut into this many pieces whose communication overlaps with the "
+          "next; 1 = whole");
+    visit("split_channels", self.split_channels,
+          "tensor: each rank embeds and aggregates its share of model.variables (D-CHAG); needs "
+          "model.aggregation.groups to be a multiple of tensor");
+    visit("ulysses", self.ulysses,
+          "sequence: how many of its ranks exchange heads; rings of the rest pass keys and values "
+          "on; null = as many as the heads allow, 1 = one ring");
+    visit("pipeline_schedule", self.pipeline_schedule,
+          "order of micro-batches: one forward one backward, the same over pipeline_parts stages "
+          "a rank, or all forward then all backward");
+    visit("pipeline_parts", self.pipeline_parts, "interleaved: stages of each rank");
   }
   bool operator==(const Parallel&) const = default;
 };

@@ -115,36 +115,6 @@ void check_train(const Train& train, RuleBook& rules) {
   check_schedule(train.schedule, train.optimizer.lr, rules);
 }
 
-void check_parallel(const Parallel& parallel, RuleBook& rules) {
-  std::vector<std::string> open;
-  for (const auto& [key, value] : {std::pair<const char*, int64_t>{"replicate", parallel.replicate},
-                                   {"shard", parallel.shard}}) {
-    const std::string path = fmt::format("parallel.{}", key);
-    if (value == -1)
-      open.push_back(path);
-    else if (value < 1 || value > kMaxRanks)
-      rules.add({path}, fmt::format("{} must be a number of ranks from 1 to {}, or -1, but got {}",
-                                    path, kMaxRanks, value));
-  }
-  if (open.size() > 1)
-    rules.add(open,
-              fmt::format("only one of {} and {} can be -1 (all ranks that are left) but both are",
-                          open[0], open[1]));
-  for (const auto& [key, value] : {std::pair<const char*, int64_t>{"pipeline", parallel.pipeline},
-                                   {"sequence", parallel.sequence},
-                                   {"tensor", parallel.tensor}}) {
-    const std::string path = fmt::format("parallel.{}", key);
-    if (value < 1)
-      rules.add({path}, fmt::format("{} must be 1 but got {}", path, value));
-    else if (value > 1)
-      rules.add({path}, fmt::format("{} {} is not in this version; it must be 1", path, value));
-  }
-  if (rules.above("parallel.bucket_mib", parallel.bucket_mib, 0) && parallel.bucket_mib > 65536)
-    rules.add(
-        {"parallel.bucket_mib"},
-        fmt::format("parallel.bucket_mib must be at most 65536 but got {}", parallel.bucket_mib));
-}
-
 void check_rest(const Recipe& recipe, RuleBook& rules) {
   rules.within("checkpoint.every_steps", recipe.checkpoint.every_steps, 0, kMaxSteps);
   rules.within("checkpoint.keep", recipe.checkpoint.keep, 0, kMaxSteps);
@@ -204,7 +174,7 @@ std::vector<Violation> violations(const Recipe& recipe) {
   const bool mixes = recipe.data.mixing == "sample";
   check_sources(recipe.data.sources, "data", mixes, recipe.model, rules);
   check_train(recipe.train, rules);
-  check_parallel(recipe.parallel, rules);
+  check_parallel(recipe, rules);
   check_sources(recipe.eval.sources, "eval", /*mixes=*/false, recipe.model, rules);
   check_rest(recipe, rules);
   return rules.take();

@@ -54,6 +54,9 @@ void check_kind(const Model& model, bool countable, RuleBook& rules);
 /// Width, heads, positions and MLP of mae's and diffusion's second transformer.
 void check_decoder(const Model& model, RuleBook& rules);
 
+/// Mesh, strategy, offload, and what tensor, sequence and pipeline ask of the model.
+void check_parallel(const Recipe& recipe, RuleBook& rules);
+
 /// `section` is "data" or "eval"; `mixes`: a batch takes its samples from any of the sources.
 void check_sources(const std::vector<Source>& sources, const std::string& section, bool mixes,
                    const Model& model, RuleBook& rules);

@@ -38,6 +38,8 @@ struct UnitSpec {
   int block = -1;
 };
 
+class Chain;  // models/chain.h
+
 class Model : public nn::Module {
  public:
   virtual Task task() const = 0;
@@ -53,6 +55,8 @@ class Model : public nn::Module {
   /// Every parameter in exactly one unit, in the order in which forward uses them.
   virtual std::vector<UnitSpec> units() = 0;
   virtual std::vector<nn::Stack*> stacks() = 0;
+  /// The model as ends and trunks in turn, for pipelines; null when it cannot be cut.
+  virtual Chain* chain() { return nullptr; }
   /// Multiply-adds count two; forward and backward of one sample, recompute not counted: 6 N T + 12 T^2 d L over the
   /// trunks (N trunk parameters, T tokens, d width, L layers).
   virtual double train_flops_per_sample() const = 0;

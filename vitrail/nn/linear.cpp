@@ -11,15 +11,14 @@ Linear::Linear(int64_t in, int64_t out, bool bias) {
 }
 
 at::Tensor Linear::forward(const at::Tensor& x) const {
-  const at::Tensor entered = enter_ ? enter_(x) : x;
-  if (!leave_) return at::linear(entered, weight_, bias_);
-  const at::Tensor left = leave_(at::linear(entered, weight_));
-  return bias_.defined() ? left + bias_ : left;
+  if (!product_) return at::linear(x, weight_, bias_);
+  const at::Tensor y = product_(x, weight_);
+  return bias_.defined() ? y + bias_ : y;
 }
 
-void Linear::set_boundaries(Boundary enter, Boundary leave) {
-  enter_ = std::move(enter);
-  leave_ = std::move(leave);
+void Linear::set_product(Product product, Part outputs) {
+  product_ = std::move(product);
+  outputs_ = outputs;
 }
 
 }  // namespace vitrail::nn

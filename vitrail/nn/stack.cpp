@@ -6,10 +6,10 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "vitrail/core/error.h"
+#include "vitrail/nn/engine.h"
 
 namespace vitrail::nn {
 namespace {
@@ -17,51 +17,11 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-/// Plain ATen under a local graph that begins at a detached leaf and ends at the block's output.
-class AutogradEngine : public BlockEngine {
- public:
-  explicit AutogradEngine(bool recompute) : recompute_(recompute) {}
-  std::string name() const override {
-    return recompute_ ? "autograd, blocks recomputed" : "autograd";
-  }
-
-  at::Tensor forward(Block& block, const at::Tensor& x_BLD, const Context& context, int,
-                     Saved& keep) override {
-    keep.input = x_BLD.detach().set_requires_grad(true);
-    if (recompute_) {
-      const at::NoGradGuard no_grad;
-      return block.forward(keep.input, context);
-    }
-    build_graph(block, context, keep);
-    return keep.output.detach();
-  }
-
-  at::Tensor backward(Block& block, const at::Tensor& dy_BLD, const Context& context, int,
-                      Saved& kept) override {
-    if (recompute_) build_graph(block, context, kept);
-    variable_list ends, gradients;
-    if (dy_BLD.defined()) ends.push_back(kept.output), gradients.push_back(dy_BLD);
-    if (kept.input_gradient.defined())
-      ends.push_back(kept.entry), gradients.push_back(kept.input_gradient);
-    if (ends.empty()) return {};
-    torch::autograd::backward(ends, gradients);
-    return kept.input.grad();
-  }
-
- private:
-  static void build_graph(Block& block, const Context& context, Saved& keep) {
-    const at::AutoGradMode grad_mode(true);
-    keep.entry = keep.input.view_as(keep.input);
-    keep.output = block.forward(keep.entry, context);
-  }
-
-  bool recompute_;
-};
-
 /// What one pass through a stack leaves for backward; lives as long as the autograd node.
 struct Pass : torch::CustomClassHolder {
   Stack* stack = nullptr;
   Context context;  // its condition is a detached leaf, at which the blocks' local graphs begin
+  BlockRange range;
   std::vector<int> taps;
   std::vector<Saved> saved;
   bool consumed = false;
@@ -69,28 +29,26 @@ struct Pass : torch::CustomClassHolder {
 
 }  // namespace
 
-std::unique_ptr<BlockEngine> autograd_engine(bool recompute) {
-  return std::make_unique<AutogradEngine>(recompute);
-}
-
 /// The trunk as one node of the outer graph. Outputs: the last block's output, then the taps.
 struct StackFunction : torch::autograd::Function<StackFunction> {
   /// The condition is an argument of its own because gradients flow to arguments only; `context` comes without it.
   static variable_list forward(AutogradContext* node, const at::Tensor& x_BLD,
                                const std::optional<at::Tensor>& condition_BD, Stack* stack,
-                               const Context& context, const std::vector<int>& taps) {
+                               const Context& context, BlockRange range,
+                               const std::vector<int>& taps) {
     auto pass = c10::make_intrusive<Pass>();
     pass->stack = stack;
     pass->context = context;
     if (condition_BD)
       pass->context.condition_BD =
           condition_BD->detach().set_requires_grad(condition_BD->requires_grad());
+    pass->range = range;
     pass->taps = taps;
     pass->saved.resize(stack->depth());
     std::vector<at::Tensor> outputs;
-    variable_list results{
-        stack->run_forward(x_BLD, pass->context, &pass->saved, taps.empty() ? nullptr : &outputs)};
-    for (const int tap : taps) results.push_back(outputs[tap].detach());
+    variable_list results{stack->run_forward(x_BLD, pass->context, range, &pass->saved,
+                                             taps.empty() ? nullptr : &outputs)};
+    for (const int tap : taps) results.push_back(outputs[tap - range.first].detach());
     node->saved_data["pass"] = at::IValue::make_capsule(pass);
     node->set_materialize_grads(false);
     return results;
@@ -102,14 +60,14 @@ struct StackFunction : torch::autograd::Function<StackFunction> {
     VT_CHECK(!pass->consumed, "[stack] backward must run once per forward but was called again");
     pass->consumed = true;
     const at::Tensor dx_BLD =
-        pass->stack->run_backward(gradients, pass->context, pass->taps, pass->saved);
+        pass->stack->run_backward(gradients, pass->context, pass->range, pass->taps, pass->saved);
     const at::Tensor condition_BD = std::exchange(pass->context.condition_BD, {});
-    return {dx_BLD, condition_BD.defined() ? condition_BD.grad() : at::Tensor(), {}, {}, {}};
+    return {dx_BLD, condition_BD.defined() ? condition_BD.grad() : at::Tensor(), {}, {}, {}, {}};
   }
 };
 
 Stack::Stack(std::vector<std::shared_ptr<Block>> blocks)
-    : blocks_(std::move(blocks)), engine_(autograd_engine(false)) {
+    : blocks_(std::move(blocks)), engine_(autograd_engine()) {
   for (size_t i = 0; i < blocks_.size(); ++i) register_module(std::to_string(i), blocks_[i]);
 }
 
@@ -119,9 +77,9 @@ void Stack::notify(void (StackObserver::*event)(int), int i) {
 
 void Stack::remove_observer(StackObserver* observer) { std::erase(observers_, observer); }
 
-at::Tensor Stack::run_forward(at::Tensor x_BLD, const Context& context, std::vector<Saved>* saved,
-                              std::vector<at::Tensor>* outputs) {
-  for (int i = 0; i < depth(); ++i) {
+at::Tensor Stack::run_forward(at::Tensor x_BLD, const Context& context, BlockRange range,
+                              std::vector<Saved>* saved, std::vector<at::Tensor>* outputs) {
+  for (int i = range.first; i < range.end; ++i) {
     notify(&StackObserver::before_forward, i);
     x_BLD = saved ? engine_->forward(*blocks_[i], x_BLD, context, i, (*saved)[i])
                   : blocks_[i]->forward(x_BLD, context);
@@ -132,13 +90,14 @@ at::Tensor Stack::run_forward(at::Tensor x_BLD, const Context& context, std::vec
 }
 
 at::Tensor Stack::run_backward(const std::vector<at::Tensor>& gradients, const Context& context,
-                               const std::vector<int>& taps, std::vector<Saved>& saved) {
+                               BlockRange range, const std::vector<int>& taps,
+                               std::vector<Saved>& saved) {
   std::vector<at::Tensor> tap_gradients(depth());  // of the output of block i
   for (size_t t = 0; t < taps.size(); ++t) tap_gradients[taps[t]] = gradients[1 + t];
   at::Tensor dy_BLD = gradients[0];
-  for (int i = depth() - 1; i >= 0; --i) {
+  for (int i = range.end - 1; i >= range.first; --i) {
     notify(&StackObserver::before_backward, i);
-    if (i > 0) saved[i].input_gradient = tap_gradients[i - 1];
+    if (i > range.first) saved[i].input_gradient = tap_gradients[i - 1];
     dy_BLD = engine_->backward(*blocks_[i], dy_BLD, context, i, saved[i]);
     saved[i] = {};
     notify(&StackObserver::after_backward, i);
@@ -148,21 +107,44 @@ at::Tensor Stack::run_backward(const std::vector<at::Tensor>& gradients, const C
 
 at::Tensor Stack::forward(const at::Tensor& x_BLD, const Context& context,
                           const std::vector<int>& taps, std::vector<at::Tensor>* tap_outputs) {
+  return forward(x_BLD, context, BlockRange{}, taps, tap_outputs);
+}
+
+at::Tensor Stack::forward(const at::Tensor& x_BLD, const Context& whole, BlockRange range,
+                          const std::vector<int>& taps, std::vector<at::Tensor>* tap_outputs) {
+  if (range.end < 0) range.end = depth();
+  VT_CHECK(range.first >= 0 && range.first <= range.end && range.end <= depth(),
+           "[stack] a range must lie in [0, {}] but is [{}, {})", depth(), range.first, range.end);
   for (const int tap : taps)
-    VT_CHECK(tap >= 0 && tap < depth(), "[stack] a tap must be a block in [0, {}) but got {}",
-             depth(), tap);
-  if (depth() == 0) return x_BLD;
+    VT_CHECK(tap >= range.first && tap < range.end,
+             "[stack] a tap must be a block in [{}, {}) but got {}", range.first, range.end, tap);
+  if (range.first == range.end) return x_BLD;
+  if (!border_) return run_blocks(x_BLD, whole, range, taps, tap_outputs);
+  Context context = whole;
+  const int64_t tokens = x_BLD.size(1);
+  std::vector<at::Tensor> inside;
+  const at::Tensor y_BLD =
+      run_blocks(border_->enter(x_BLD, context), context, range, taps, &inside);
+  if (tap_outputs)
+    for (const at::Tensor& tap : inside) tap_outputs->push_back(border_->leave(tap, tokens));
+  return border_->leave(y_BLD, tokens);
+}
+
+at::Tensor Stack::run_blocks(const at::Tensor& x_BLD, const Context& context, BlockRange range,
+                             const std::vector<int>& taps, std::vector<at::Tensor>* tap_outputs) {
   if (!at::GradMode::is_enabled()) {
     std::vector<at::Tensor> outputs;
-    at::Tensor y_BLD = run_forward(x_BLD, context, nullptr, taps.empty() ? nullptr : &outputs);
+    at::Tensor y_BLD =
+        run_forward(x_BLD, context, range, nullptr, taps.empty() ? nullptr : &outputs);
     if (tap_outputs)
-      for (const int tap : taps) tap_outputs->push_back(outputs[tap]);
+      for (const int tap : taps) tap_outputs->push_back(outputs[tap - range.first]);
     return y_BLD;
   }
   // Each tensor leaves the node once, the last block's as the result itself: gradients from all its users then meet in
   // one place, in plain autograd's order.
+  const int last = range.end - 1;
   std::vector<int> inner(taps);
-  std::erase(inner, depth() - 1);
+  std::erase(inner, last);
   std::ranges::sort(inner);
   inner.erase(std::unique(inner.begin(), inner.end()), inner.end());
   // The node exists only if an input requires grad; parameters inside are not inputs of it.
@@ -171,12 +153,12 @@ at::Tensor Stack::forward(const at::Tensor& x_BLD, const Context& context,
   Context inside = context;
   std::optional<at::Tensor> condition_BD;
   if (context.condition_BD.defined()) condition_BD = std::exchange(inside.condition_BD, {});
-  const variable_list results = StackFunction::apply(entry_BLD, condition_BD, this, inside, inner);
+  const variable_list results =
+      StackFunction::apply(entry_BLD, condition_BD, this, inside, range, inner);
   if (tap_outputs)
     for (const int tap : taps)
-      tap_outputs->push_back(tap == depth() - 1
-                                 ? results[0]
-                                 : results[1 + (std::ranges::find(inner, tap) - inner.begin())]);
+      tap_outputs->push_back(
+          tap == last ? results[0] : results[1 + (std::ranges::find(inner, tap) - inner.begin())]);
   return results[0];
 }
 

@@ -28,10 +28,11 @@ struct Saved {
   /// [B, L, D], set before backward(i): gradient that reaches the block's input from elsewhere (a tap), to be added
   /// first, as plain autograd does.
   at::Tensor input_gradient;
+  std::shared_ptr<void> more;  // what else the engine keeps
 };
 
 /// Runs one block. context.condition_BD is a leaf of the pass: when it requires grad, backward accumulates into its
-/// .grad. `autograd` (the reference: any device, every option) is the only engine so far.
+/// .grad. nn/engine.h makes them.
 class BlockEngine {
  public:
   virtual ~BlockEngine() = default;
@@ -42,9 +43,6 @@ class BlockEngine {
   virtual at::Tensor backward(Block& block, const at::Tensor& dy_BLD, const Context& context, int i,
                               Saved& kept) = 0;
 };
-/// The reference engine. recompute: keep only the input and run the block again in backward.
-std::unique_ptr<BlockEngine> autograd_engine(bool recompute);
-
 class StackObserver {
  public:
   virtual ~StackObserver() = default;
@@ -52,6 +50,21 @@ class StackObserver {
   virtual void after_forward(int /*i*/) {}
   virtual void before_backward(int /*i*/) {}
   virtual void after_backward(int /*i*/) {}
+};
+
+/// What happens to tokens at the two ends of a pass; sequence parallelism divides them there. Both differentiable.
+class StackBorder {
+ public:
+  virtual ~StackBorder() = default;
+  /// Whole tokens -> this rank's; `context` becomes that of its tokens.
+  virtual at::Tensor enter(const at::Tensor& x_BLD, Context& context) = 0;
+  /// This rank's tokens (of the last block or of a tap) -> all `whole_tokens` of them.
+  virtual at::Tensor leave(const at::Tensor& x_BLD, int64_t whole_tokens) = 0;
+};
+
+/// Blocks [first, end); end -1 = to the last.
+struct BlockRange {
+  int first = 0, end = -1;
 };
 
 class Stack : public Module {
@@ -64,27 +77,37 @@ class Stack : public Module {
   at::Tensor forward(const at::Tensor& x_BLD, const Context& context,
                      const std::vector<int>& taps = {},
                      std::vector<at::Tensor>* tap_outputs = nullptr);
+  /// The blocks of `range` only; taps are among them.
+  at::Tensor forward(const at::Tensor& x_BLD, const Context& context, BlockRange range,
+                     const std::vector<int>& taps, std::vector<at::Tensor>* tap_outputs);
 
   int depth() const { return static_cast<int>(blocks_.size()); }
   Block& block(int i) { return *blocks_[i]; }
   void set_engine(std::unique_ptr<BlockEngine> engine) { engine_ = std::move(engine); }
+  BlockEngine& engine() { return *engine_; }
   const BlockEngine& engine() const { return *engine_; }
+  /// Null: none. Outlives the stack or is taken back before it goes.
+  void set_border(StackBorder* border) { border_ = border; }
   /// The observer outlives the stack or is removed before it goes.
   void add_observer(StackObserver* observer) { observers_.push_back(observer); }
   void remove_observer(StackObserver* observer);
 
  private:
   friend struct StackFunction;
-  at::Tensor run_forward(at::Tensor x_BLD, const Context& context, std::vector<Saved>* saved,
-                         std::vector<at::Tensor>* outputs);
+  at::Tensor run_blocks(const at::Tensor& x_BLD, const Context& context, BlockRange range,
+                        const std::vector<int>& taps, std::vector<at::Tensor>* tap_outputs);
+  at::Tensor run_forward(at::Tensor x_BLD, const Context& context, BlockRange range,
+                         std::vector<Saved>* saved, std::vector<at::Tensor>* outputs);
   /// gradients: of the output, then of each tap; undefined = none. Returns the gradient of the input.
   at::Tensor run_backward(const std::vector<at::Tensor>& gradients, const Context& context,
-                          const std::vector<int>& taps, std::vector<Saved>& saved);
+                          BlockRange range, const std::vector<int>& taps,
+                          std::vector<Saved>& saved);
   void notify(void (StackObserver::*event)(int), int i);
 
   std::vector<std::shared_ptr<Block>> blocks_;
   std::unique_ptr<BlockEngine> engine_;
   std::vector<StackObserver*> observers_;
+  StackBorder* border_ = nullptr;
 };
 
 }  // namespace vitrail::nn

@@ -4,6 +4,7 @@
 /// Shapes   B batch; sample_ids int64 [B], the samples' global indices, on the device of the result.
 
 #include <cstdint>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 
@@ -15,10 +16,19 @@ namespace vitrail::ops {
 /// device.
 at::Tensor uniform(const core::DrawKey& key, const at::Tensor& sample_ids, int64_t per_sample);
 
+/// The part of a whole tensor [B, whole...] that x [B, ...] is: its first index on each axis after the batch. Elements
+/// past the end of the whole are zeroed.
+struct Window {
+  std::vector<int64_t> start, whole;
+};
+
 /// Zeroes each element of x [B, ...] with probability `rate` in [0, 1) and divides the rest by 1 - rate.
 /// Paper    Srivastava et al. 2014.
 at::Tensor dropout(const at::Tensor& x, double rate, const core::DrawKey& key,
                    const at::Tensor& sample_ids);
+/// The same elements as if the whole tensor had been drawn for.
+at::Tensor dropout(const at::Tensor& x, double rate, const core::DrawKey& key,
+                   const at::Tensor& sample_ids, const Window& window);
 
 /// Zeroes whole samples of a residual branch x [B, ...] with probability `rate` in [0, 1) and divides the rest by
 /// 1 - rate.

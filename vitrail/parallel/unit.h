@@ -1,17 +1,18 @@
 #pragma once
-/// The parameters of a model in flat buffers; every data-parallel strategy is a choice of which
-/// slice of them a rank keeps, when weights are gathered and when gradients are reduced.
+/// The memory of a rank's parameters in flat buffers (layout.h says where everything lies).
 ///
-/// One arena a kind holds all units, in the order in which backward completes them, so that a
-/// bucket of neighbouring units is one contiguous range and the optimizer walks one range:
-///   weights    compute dtype; the module's parameters are views
-///   master     fp32 weights; the same storage as `weights` when the compute dtype is fp32
-///   autograd   compute dtype; the parameters' .grad are views
-///   gradient   fp32 sum over micro-batches; the same storage as `autograd` in fp32
-///   moment 0/1 fp32, ema fp32 (allocated by whoever uses them)
-/// Each parameter starts at a multiple of 256 bytes (cuBLASLt presumes it); the gaps hold zeros and
-/// stay zero.
+/// Whole       what a unit computes with, [count] elements in the compute dtype; the module's parameters and their .grad
+///             are views. A unit's weights and gradient lie in memory of their own, the arenas `weights` and `autograd`,
+///             or take turns in slots (gather.h, reduce.h), where blocks of zero2 (gradients) and zero3 (both) lie.
+/// Sum         fp32 [count] of every unit whose gradient has memory of its own: the sum over micro-batches; the same
+///             storage as `autograd` in fp32.
+/// Slices      of every unit: `published` in the compute dtype, what ranks gather (`weights` when those are not divided,
+///             `master` in fp32); `slice_gradient` in fp32 (`gradient` when optimizer state is not divided further).
+/// Kept        a piece of every unit: `master` and `gradient` in fp32, `published_piece` in the compute dtype (`master` in
+///             fp32), decay flags, moments and average (allocated by whoever uses them).
+/// Undivided   in fp32 weights, published and master are one, autograd, sum and gradient another.
 
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -19,65 +20,101 @@
 #include <ATen/core/Tensor.h>
 
 #include "vitrail/models/model.h"
+#include "vitrail/parallel/layout.h"
+#include "vitrail/parallel/pool.h"
 
 namespace vitrail::parallel {
 
-struct ParameterSlot {
-  std::string name;
-  std::vector<int64_t> shape;
-  int64_t offset = 0;  // elements from the start of the arena
-  int64_t count = 0;
-  bool decay = false;
-};
+/// The first values of a parameter without memory, fp32 on the CPU, whole.
+using InitialValues = std::function<at::Tensor(const nn::NamedTensor& parameter)>;
 
-/// A contiguous range of the arenas.
-struct Unit {
-  std::string name;
-  nn::Stack* stack = nullptr;
-  int block = -1;
-  int64_t offset = 0, count = 0;  // elements
-  std::vector<ParameterSlot> slots;
+struct UnitMemory {
+  bool weights_in_slots = false, gradients_in_slots = false;  // of blocks
+  int64_t keep_below = 0;  // blocks with fewer elements have memory for weights of their own
+  InitialValues initial;   // needed for models without values
 };
 
 class UnitSet {
  public:
-  /// Moves every parameter of `model` to `device` in `compute_dtype` (kFloat or kBFloat16), makes
-  /// it and its .grad views of the arenas. The model keeps working as before; it must outlive the
-  /// set.
+  /// Moves every parameter of `model` to `device` in `compute_dtype` (kFloat or kBFloat16), makes it and its .grad views.
+  /// The model keeps working as before; it must outlive the set.
   UnitSet(models::Model& model, at::Device device, at::ScalarType compute_dtype);
+  /// The same for what `layout` gives this rank. Parameters move one by one, and what the model held of them is freed, so
+  /// that a rank never holds more than the model and its own part. Parameters of units that it does not hold lose their
+  /// memory and keep their shapes.
+  UnitSet(models::Model& model, at::Device device, at::ScalarType compute_dtype,
+          const LayoutOptions& layout, const UnitMemory& memory);
 
-  std::span<const Unit> units() const { return units_; }
-  int64_t count() const { return count_; }  // elements of an arena, gaps included
-  int64_t parameter_count() const;
+  const Layout& layout() const { return layout_; }
+  std::span<const Unit> units() const { return layout_.units(); }
+  int64_t count() const { return layout_.count(); }            // of a whole arena
+  int64_t kept_count() const { return layout_.kept_count(); }  // of a kept arena
+  int64_t parameter_count() const { return layout_.parameter_count(); }
+  bool is_divided() const { return layout_.sharding().pieces() > 1; }
 
+  // Arenas. `weights` and `autograd_gradient` hold the units that have memory of their own.
   at::Tensor& weights() { return weights_; }
-  at::Tensor& master() { return master_; }
   at::Tensor& autograd_gradient() { return autograd_; }
+  at::Tensor& master() { return master_; }
+  const at::Tensor& master() const { return master_; }
   at::Tensor& gradient() { return gradient_; }
-  /// One byte an element of the arena: 1 where weight decay applies.
+  const at::Tensor& gradient() const { return gradient_; }
+  at::Tensor& published_piece() { return published_piece_; }
+  /// One byte an element that is kept: 1 where weight decay applies.
   at::Tensor& decay_mask() { return decay_mask_; }
-  /// A zeroed fp32 arena, for moments and averages.
+  /// A zeroed fp32 kept arena, for moments and averages.
   at::Tensor allocate() const;
 
-  /// The part of `arena` that holds a parameter, shaped as the parameter.
+  // Of one unit, by its place in units().
+  bool weights_in_slot(size_t u) const { return homes_[u].weights < 0; }
+  bool gradient_in_slot(size_t u) const { return homes_[u].gradient < 0; }
+  MovingTensor& moving_weights(size_t u) { return homes_[u].moving_weights; }
+  MovingTensor& moving_gradient(size_t u) { return homes_[u].moving_gradient; }
+  at::Tensor whole_weights(size_t u) const;
+  at::Tensor sum(size_t u) const;
+  at::Tensor published(size_t u) const { return slice(published_, u); }
+  at::Tensor published_piece(size_t u) const { return piece(published_piece_, u); }
+  at::Tensor slice_gradient(size_t u) const { return slice(slice_gradient_, u); }
+  at::Tensor kept_gradient(size_t u) const { return piece(gradient_, u); }
+
+  /// The part of a whole arena that holds a parameter, shaped as the rank's part of it.
   static at::Tensor view(const at::Tensor& arena, const ParameterSlot& slot);
-  /// Adds the autograd gradients of a range to the fp32 gradient and clears them; nothing to do in
-  /// fp32.
-  void accumulate(const Unit& unit);
+  /// Adds the autograd gradient of a unit with memory of its own to the sum and clears it; nothing to do in fp32.
+  void accumulate(size_t u);
+  void accumulate(const Unit& unit) { accumulate(static_cast<size_t>(&unit - units().data())); }
+  /// Clears every gradient and sum that outlives a micro-batch.
   void zero_gradients();
-  /// master -> weights (a cast); nothing to do in fp32.
-  void publish_master();
+  /// These fp32 values (a kept arena) become what ranks gather; gathering is left to gather.h. In fp32 divided weights
+  /// are read out of `kept_arena` itself, so it must stay; undivided ones are copied over the master weights.
+  void publish(const at::Tensor& kept_arena);
+  void publish_master() { publish(master_); }
   /// Every slot of every unit, in arena order.
   template <class F>
   void for_each_slot(F&& visit) const {
-    for (const Unit& unit : units_)
+    for (const Unit& unit : units())
       for (const ParameterSlot& slot : unit.slots) visit(slot);
   }
 
  private:
-  std::vector<Unit> units_;
-  int64_t count_ = 0;
-  at::Tensor weights_, master_, autograd_, gradient_, decay_mask_;
+  /// Where the whole weights and gradient of a unit lie: offsets in the arenas, or -1 and a moving tensor.
+  struct Home {
+    int64_t weights = -1, gradient = -1;
+    MovingTensor moving_weights, moving_gradient;
+  };
+  void allocate_kept(const at::TensorOptions& options);
+  void allocate_whole(const at::TensorOptions& options, const UnitMemory& memory);
+  void take_over(models::Model& model, const InitialValues& initial);
+  void fill(const KeptRun& run, const at::Tensor& local);
+  void make_views(const std::vector<nn::NamedTensor>& parameters);
+  at::Tensor slice(const at::Tensor& slices, size_t u) const;
+  at::Tensor piece(const at::Tensor& kept, size_t u) const;
+
+  Layout layout_;
+  at::ScalarType dtype_;
+  std::vector<Home> homes_;
+  at::Tensor weights_, autograd_, sum_;
+  at::Tensor published_, slice_gradient_;
+  at::Tensor master_, gradient_, published_piece_, decay_mask_;
 };
 
 }  // namespace vitrail::parallel

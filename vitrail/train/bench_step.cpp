@@ -6,6 +6,7 @@
 #include <ATen/ops/randn.h>
 
 #include "vitrail/core/error.h"
+#include "vitrail/nn/engine.h"
 #include "vitrail/ops/attention.h"
 #include "vitrail/parallel/data_parallel.h"
 #include "vitrail/parallel/device.h"
@@ -42,9 +43,7 @@ void use_plain_attention(models::Model& model) {
     for (int i = 0; i < stack->depth(); ++i)
       stack->block(i).attention().set_attend(
           [](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-               const at::Tensor& key_mask_BL) {
-            return ops::plain_attention(q, k, v, key_mask_BL);
-          });
+             const at::Tensor& key_mask_BL) { return ops::plain_attention(q, k, v, key_mask_BL); });
 }
 
 void fill_rates(StepBench& result, const std::vector<double>& times, double flops_per_sample) {
@@ -72,8 +71,10 @@ StepBench bench_step(const config::Recipe& recipe, const std::string& name,
   parallel::set_device(device);
   const auto seed = static_cast<uint64_t>(recipe.run.seed);
   const std::shared_ptr<models::Model> model = models::make_model(recipe.model, seed);
-  const ShapeRecorder recorder(
-      *model, [&] { return nn::autograd_engine(recipe.train.recompute == "block"); });
+  const ShapeRecorder recorder(*model, [&] {
+    return nn::autograd_engine(
+        {recipe.train.recompute == "block" ? nn::Recompute::block : nn::Recompute::none});
+  });
   if (recipe.train.attention == "plain") use_plain_attention(*model);
 
   const bool bf16 = recipe.train.precision == "bf16";

@@ -1,0 +1,73 @@
+#pragma once
+/// A model laid over the ranks of a mesh: tensor, sequence and pipeline parallelism, units, strategy. Everything about
+/// ranks that a training step needs is behind this class; a group of one is no special case.
+
+#include <array>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include <ATen/core/Tensor.h>
+
+#include "vitrail/comm/mesh.h"
+#include "vitrail/config/recipe.h"
+#include "vitrail/models/model.h"
+#include "vitrail/nn/draws.h"
+#include "vitrail/parallel/groups.h"
+#include "vitrail/parallel/layout.h"
+#include "vitrail/parallel/unit.h"
+
+namespace vitrail::parallel {
+
+/// The layout of one rank: which units, which parts, which slices; for training and for `vitrail plan`. `coordinates`
+/// and `sizes` are those of the mesh, by axis.
+struct MeshPlace {
+  std::array<int, comm::kAxisCount> sizes{1, 1, 1, 1, 1}, coordinates{};
+  int size(comm::Axis axis) const { return sizes[static_cast<size_t>(axis)]; }
+  int coordinate(comm::Axis axis) const { return coordinates[static_cast<size_t>(axis)]; }
+};
+LayoutOptions layout_options(models::Model& model, const config::Recipe& recipe,
+                             const MeshPlace& place);
+
+class Engine {
+ public:
+  /// Takes over the model's parameters. `model` and `mesh` outlive the engine. Every rank calls it.
+  /// throws ConfigError when model, recipe and mesh do not fit.
+  Engine(models::Model& model, const config::Recipe& recipe, comm::Mesh& mesh, at::Device device,
+         at::ScalarType compute_dtype);
+  ~Engine();
+
+  UnitSet& units();
+  Groups& groups();
+  at::Device device() const;
+
+  /// Ranks that hold the same get the values of the first of them; then publish().
+  void broadcast_weights();
+  /// The model computes with these fp32 values (a kept arena, master or average) from now on.
+  void publish(const at::Tensor& kept_arena);
+
+  /// Forward and backward of this rank's samples in `micro_batches` pieces. Afterwards units().gradient() holds the mean
+  /// over all data ranks of what this rank keeps. Returns the loss of this rank's samples, a scalar.
+  at::Tensor forward_backward(const data::Batch& batch, int64_t micro_batches,
+                              const std::function<nn::Draws(const data::Batch&)>& draws_of);
+  /// A pass without gradients; the output is on every rank that has these samples.
+  models::Output evaluate(const data::Batch& batch, const nn::Draws& draws,
+                          const std::vector<std::string>& taps = {});
+
+  /// Sum over the ranks among which the kept elements are divided of the squares counted by `own` (fp64 device scalar):
+  /// elements that several ranks hold are counted once.
+  void sum_over_pieces(at::Tensor& own);
+  /// Elements of the kept arena that this rank counts in norms: 1 byte each; undefined = all.
+  at::Tensor counted() const;
+
+  /// "zero3 over 4 ranks, 12 units of at most 28.3 M, ..." for the plan that is printed once.
+  std::string describe() const;
+  /// Collectives whose work began before backward ended, in the last step.
+  int64_t early_starts() const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace vitrail::parallel
