@@ -25,3 +25,16 @@ foreach(patch_case image training colour volume odd mixed compat bad bench)
            COMMAND "${VITRAIL_PYTHON}" "${CMAKE_CURRENT_SOURCE_DIR}/app/patch_test.py" ${patch_case})
   set_tests_properties(patch.${patch_case} PROPERTIES LABELS program TIMEOUT 300 ENVIRONMENT "VITRAIL=$<TARGET_FILE:vitrail>")
 endforeach()
+foreach(plan_case page large search rehearsal bad comm)
+  add_test(NAME plan.${plan_case}
+           COMMAND "${VITRAIL_PYTHON}" "${CMAKE_CURRENT_SOURCE_DIR}/app/plan_test.py" ${plan_case})
+  set_tests_properties(plan.${plan_case} PROPERTIES LABELS program TIMEOUT 120 ENVIRONMENT "VITRAIL=$<TARGET_FILE:vitrail>")
+endforeach()
+if(MPI_C_FOUND)
+  foreach(ranks_case another_recipe recipe_errors_once zero3 tensor pipeline trace)
+    add_test(NAME ranks.${ranks_case}
+             COMMAND "${VITRAIL_PYTHON}" "${CMAKE_CURRENT_SOURCE_DIR}/app/ranks_test.py" ${ranks_case})
+    set_tests_properties(ranks.${ranks_case} PROPERTIES LABELS mpi4 TIMEOUT 300
+                         ENVIRONMENT "VITRAIL=$<TARGET_FILE:vitrail>")
+  endforeach()
+endif()

@@ -2,11 +2,16 @@
 // test_nccl N`; fails when it was not launched with N ranks or a rank finds no GPU of its own. Rank
 // 0 prints.
 
+#include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <string>
+#include <thread>
 
 #include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include "collective_body.h"
 #include "vitrail/comm/launch.h"
@@ -95,6 +100,46 @@ TEST(Nccl, AGroupOfOneIsAGroup) {
   test::Body(*alone, *self, place).run_all();
 }
 
+void start(const std::string& collective, void* in, void* out, cudaStream_t stream) {
+  constexpr int64_t kCount = 1 << 20;
+  const int64_t whole = kCount * device->size();
+  const Buffer small{in, kCount, core::DType::f32}, large{out, whole, core::DType::f32};
+  if (collective == "all_reduce") device->all_reduce(small, Reduce::sum, stream).wait();
+  if (collective == "all_gather") device->all_gather(small, large, stream).wait();
+  if (collective == "reduce_scatter")
+    device->reduce_scatter(large, small, Reduce::sum, stream).wait();
+}
+
+/// What a training step does: queue, wait for the stream, queue again.
+int miss_a_rank(const std::string& how, const std::string& collective) {
+  void *in = nullptr, *out = nullptr;
+  const auto bytes = static_cast<size_t>(device->size()) * (size_t{4} << 20);
+  require(cudaMalloc(&in, bytes));
+  require(cudaMalloc(&out, bytes));
+  cudaStream_t stream = nullptr;
+  require(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  start(collective, in, out, stream);
+  require(cudaStreamSynchronize(stream));
+  host->barrier();
+  if (device->rank() == device->size() - 1) {
+    if (how == "kill") ::kill(::getpid(), SIGKILL);
+    while (true) std::this_thread::sleep_for(std::chrono::seconds(1));
+  }
+  try {
+    start(collective, in, out, stream);
+    cudaStreamSynchronize(stream);
+    start(collective, in, out, stream);
+    host->barrier();
+  } catch (const core::CommError& error) {
+    const std::string text = error.what();
+    std::fprintf(stderr, "[rank %d] %s\n", host->rank(), text.substr(0, text.find('\n')).c_str());
+    std::fflush(stderr);
+    host->abort();
+    return 5;
+  }
+  return 0;
+}
+
 int run(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
   const Launch launch = detect_launch();
@@ -110,6 +155,7 @@ int run(int argc, char** argv) {
   require(cudaSetDevice(launch.local_rank));
   host = world_communicator(launch);
   device = device_communicator(*host, launch.local_rank);
+  if (argc > 3) return miss_a_rank(argv[2], argv[3]);
   auto& listeners = testing::UnitTest::GetInstance()->listeners();
   if (launch.rank != 0) delete listeners.Release(listeners.default_result_printer());
   const bool passed = RUN_ALL_TESTS() == 0;

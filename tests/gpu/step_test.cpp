@@ -20,20 +20,29 @@ using testing::samples;
 
 struct Trainer {
   std::unique_ptr<comm::Communicator> alone = comm::self_communicator();
+  config::Recipe recipe;
+  comm::Mesh mesh;
   std::shared_ptr<models::Model> model;
-  parallel::UnitSet units;
-  parallel::GradientReducer reducer;
+  parallel::Engine engine;
   Optimizer optimizer;
   Step step;
 
   Trainer(const config::Model& options, const config::Train& train, at::Device device,
           at::ScalarType dtype)
-      : model(models::make_model(options, 1)),
-        units(*model, device, dtype),
-        reducer(*model, units, *alone, 0.02),
-        optimizer(units, train.optimizer, train.ema_decay),
-        step(*model, units, reducer, optimizer, Schedule(train.schedule, train.optimizer.lr, 100),
-             train, 7, device, *alone) {}
+      : recipe(recipe_of(options, train)),
+        mesh(*alone, {}),
+        model(models::make_model(options, 1)),
+        engine(*model, recipe, mesh, device, dtype),
+        optimizer(engine, train.optimizer, train.ema_decay),
+        step(*model, engine, optimizer, Schedule(train.schedule, train.optimizer.lr, 100), train,
+             7) {}
+
+  static config::Recipe recipe_of(const config::Model& model, const config::Train& train) {
+    config::Recipe recipe;
+    recipe.model = model;
+    recipe.train = train;
+    return recipe;
+  }
 };
 
 config::Train training() {
@@ -131,9 +140,9 @@ TEST(GpuStep, StopsAtTheLatestOneStepAfterANonFiniteOne) {
   trainer.step.run(samples(0, 8));
   data::Batch bad = samples(8, 8);
   bad.image.data_ptr<float>()[7] = std::numeric_limits<float>::infinity();
-  const at::Tensor before = trainer.units.master().clone();
+  const at::Tensor before = trainer.engine.units().master().clone();
   trainer.step.run(bad);
-  EXPECT_TRUE(trainer.units.master().equal(before));
+  EXPECT_TRUE(trainer.engine.units().master().equal(before));
   EXPECT_THROW(trainer.step.run(samples(16, 8)), core::NonFiniteError);
 }
 

@@ -1,7 +1,6 @@
 // Every kind of recompute against keeping everything: the same operations, so equal means every bit.
 
-#include <cstdio>
-
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full_like.h>
 #include <gmock/gmock.h>
@@ -60,7 +59,9 @@ Gradients run(const BlockCase& c, const EngineOptions& options, at::ScalarType t
 void expect_same_bits(const Gradients& plain, const Gradients& mine) {
   EXPECT_TRUE(at::equal(plain.output, mine.output));
   EXPECT_TRUE(at::equal(plain.input, mine.input));
-  if (plain.condition.defined()) EXPECT_TRUE(at::equal(plain.condition, mine.condition));
+  if (plain.condition.defined()) {
+    EXPECT_TRUE(at::equal(plain.condition, mine.condition));
+  }
   ASSERT_EQ(plain.parameters.size(), mine.parameters.size());
   for (size_t p = 0; p < plain.parameters.size(); ++p)
     EXPECT_TRUE(at::equal(plain.parameters[p], mine.parameters[p])) << "parameter " << p;
@@ -86,7 +87,7 @@ class CopyingStore : public ActivationStore {
 
 class RecomputeBits : public testing::TestWithParam<BlockCase> {};
 INSTANTIATE_TEST_SUITE_P(Cases, RecomputeBits, testing::ValuesIn(block_cases()),
-                         [](const auto& info) { return info.param.name; });
+                         [](const auto& tested) { return tested.param.name; });
 
 TEST_P(RecomputeBits, EveryKindGivesTheGradientsOfKeepingEverything) {
   for (const at::ScalarType type : {at::kFloat, at::kDouble}) {

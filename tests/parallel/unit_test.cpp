@@ -6,6 +6,8 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
 
 #include "tests/parallel/tiny.h"
@@ -146,6 +148,76 @@ TEST(UnitSet, TheMaskMarksWhatDecays) {
       EXPECT_FALSE(slot.decay);
     }
   });
+}
+
+TEST(UnitSet, PiecesOfAllRanksPutTogetherAreTheModel) {
+  const auto model = models::make_model(tiny_mae(), 1);
+  std::map<std::string, at::Tensor> whole, found;
+  for (const auto& [name, tensor] : model->named_parameters())
+    whole[name] = tensor.detach().clone().reshape(-1), found[name] = at::zeros_like(whole[name]);
+  const at::NoGradGuard no_grad;
+  for (int slice = 0; slice < 3; ++slice)
+    for (int piece = 0; piece < 2; ++piece) {
+      const auto mine = models::make_model(tiny_mae(), 1);
+      LayoutOptions layout;
+      layout.sharding = {3, slice, 2, piece};
+      UnitSet units(*mine, at::kCPU, at::kBFloat16, layout, {});
+      EXPECT_EQ(units.kept_count() * 6, units.count());
+      for (const KeptRun& run : units.layout().kept_runs())
+        found[run.slot->name]
+            .narrow(0, run.start, run.count)
+            .copy_(units.master().narrow(0, run.kept_offset, run.count));
+    }
+  for (const auto& [name, tensor] : whole) EXPECT_TRUE(found[name].equal(tensor)) << name;
+}
+
+TEST(UnitSet, BlocksInSlotsOwnNoMemoryAndCannotBeRead) {
+  const auto model = models::make_model(tiny_vit(), 1);
+  LayoutOptions layout;
+  layout.sharding = {2, 0, 1, 0};
+  UnitMemory memory;
+  memory.weights_in_slots = memory.gradients_in_slots = true;
+  UnitSet units(*model, at::kCPU, at::kFloat, layout, memory);
+  int64_t ends = 0;
+  for (const Unit& unit : units.units())
+    if (!unit.stack) ends += unit.count;
+  EXPECT_EQ(units.weights().numel(), ends);
+  EXPECT_EQ(units.autograd_gradient().numel(), ends);
+  const at::NoGradGuard no_grad;
+  for (const auto& [name, tensor] : model->named_parameters()) {
+    const bool in_block = name.starts_with("blocks.");
+    EXPECT_EQ(tensor.storage().data() == nullptr, in_block) << name;
+    EXPECT_EQ(tensor.grad().storage().data() == nullptr, in_block) << name;
+    if (in_block && tensor.dim() == 2) {
+      EXPECT_ANY_THROW(tensor.t()) << name;
+    }
+  }
+  const at::Tensor slot = at::zeros({units.units()[1].count});
+  units.moving_weights(1).point_to(slot.data_ptr());
+  EXPECT_TRUE(units.moving_weights(1).has_memory());
+}
+
+TEST(UnitSet, SmallBlocksKeepMemoryOfTheirOwn) {
+  const auto model = models::make_model(tiny_vit(), 1);
+  LayoutOptions layout;
+  layout.sharding = {2, 0, 1, 0};
+  UnitMemory memory;
+  memory.weights_in_slots = true;
+  memory.keep_below = int64_t{1} << 40;
+  UnitSet units(*model, at::kCPU, at::kFloat, layout, memory);
+  for (size_t u = 0; u < units.units().size(); ++u) EXPECT_FALSE(units.weights_in_slot(u));
+}
+
+TEST(UnitSet, ParametersOfUnitsHeldElsewhereLoseTheirMemory) {
+  const auto model = models::make_model(tiny_vit(), 1);
+  LayoutOptions layout;
+  layout.is_held = [](const models::UnitSpec& unit) { return unit.name != "head"; };
+  UnitSet units(*model, at::kCPU, at::kFloat, layout, {});
+  for (const auto& [name, tensor] : model->named_parameters()) {
+    const bool elsewhere = name.starts_with("head") || name.starts_with("norm.");
+    EXPECT_EQ(tensor.storage().data() == nullptr, elsewhere) << name;
+    EXPECT_GT(tensor.numel(), 0) << name;
+  }
 }
 
 }  // namespace

@@ -28,7 +28,7 @@ TEST(BenchOptimizer, ChecksItsAnswerAndReportsRates) {
 
 TEST(BenchStep, GivesThePromisedKeys) {
   const StepBench result =
-      bench_step(tiny_recipe(testing::tiny_vit()), "tiny.yaml",
+      bench_step({tiny_recipe(testing::tiny_vit()), {}}, *comm::self_communicator(), "tiny.yaml",
                  {.steps = 3, .warmup = 1, .ceiling = true, .ceiling_seconds = 0.05});
   const auto object = nlohmann::json::parse(to_json(result));
   for (const char* key :
@@ -48,7 +48,8 @@ TEST(BenchStep, MeasuresBothTrunksOfAMaskedAutoencoder) {
   config::Recipe recipe = tiny_recipe(testing::tiny_mae());
   recipe.train.precision.value = "bf16";
   recipe.train.recompute.value = "block";
-  const StepBench result = bench_step(recipe, "mae.yaml", {.steps = 2, .warmup = 1});
+  const StepBench result =
+      bench_step({recipe, {}}, *comm::self_communicator(), "mae.yaml", {.steps = 2, .warmup = 1});
   EXPECT_EQ(result.precision, "bf16");
   EXPECT_FALSE(result.kernel_ceiling_ms.has_value());
 }

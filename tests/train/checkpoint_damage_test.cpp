@@ -105,7 +105,7 @@ struct BadManifest {
 TEST(CheckpointManifest, RefusesWhatDoesNotAddUp) {
   EXPECT_NO_THROW(parse_manifest(seal(kGood), "m"));
   const BadManifest table[] = {
-      {"\"format_version\": 1", "\"format_version\": 2", "newer vitrail"},
+      {"\"format_version\": 1", "\"format_version\": 3", "newer vitrail"},
       {"\"format_version\": 1", "\"format_version\": \"1\"", "'format_version' must be an integer"},
       {"\"step\": 1", "\"step\": -1", "'step' must be an integer from 0"},
       {"\"step\": 1", "\"step\": 1.5", "'step' must be an integer"},
@@ -154,6 +154,88 @@ TEST(CheckpointManifest, RefusesWhatDoesNotAddUp) {
   }
 }
 
+constexpr const char* kGood2 = R"({
+"format_version": 2, "step": 1, "update_count": 1, "skipped_updates": 0, "epoch": 0, "batch": 0, "seed": 0,
+"wall_seconds": 0.5, "mesh": "", "recipe": "", "program": "", "created_utc": "",
+"files": {"a.st": {"bytes": 48, "header_bytes": 16, "header_crc32c": "00000000"},
+ "b.st": {"bytes": 8388624, "header_bytes": 16, "header_crc32c": "00000000"}},
+"tensors": {"x": {"dtype": "f32", "shape": [2, 4],
+ "boxes": [[[0, 0], [2, 1]], [[0, 1], [1, 3]], [[1, 1], [1, 3]]], "regions": [
+ [0, 16, 0, 0, 2, "00000000"], [0, 24, 1, 0, 1, "00000000"], [0, 28, 1, 1, 2, "00000000"],
+ [0, 36, 2, 0, 3, "00000000"]]},
+ "y": {"dtype": "f32", "shape": [2097152], "regions": [
+ [1, 16, 0, 0, 2097152, "0000000000000000000000000000000000000000000000000000000000000000"]]}},
+)";
+
+TEST(CheckpointManifest, RefusesBoxesThatDoNotTileTheirTensor) {
+  EXPECT_NO_THROW(parse_manifest(seal(kGood2), "m"));
+  const BadManifest table[] = {
+      {"[[0, 0], [2, 1]]", "[[0, 0], [2, 2]]", "boxes hold more than the tensor's 8 elements"},
+      {"[[0, 0], [2, 1]]", "[[0, 0], [1, 1]]", "boxes hold 7 of the tensor's 8 elements (a hole)"},
+      {"[[0, 0], [2, 1]]", "[[0, 1], [2, 1]]", "share elements (an overlap)"},
+      {"[[0, 1], [1, 3]]", "[[1, 1], [1, 3]]", "share elements (an overlap)"},
+      {"[[0, 0], [2, 1]]", "[[1, 0], [2, 1]]", "a box must lie in the tensor's shape [2, 4]"},
+      {"[[0, 0], [2, 1]]", "[[0, 0], [2, 0]]", "a box must lie in the tensor's shape"},
+      {"[[0, 0], [2, 1]]", "[[0], [2, 1]]", "a box must lie in the tensor's shape"},
+      {"[[0, 0], [2, 1]]", "[[0, 0, 0], [2, 1, 1]]", "a box must lie in the tensor's shape"},
+      {"[[0, 0], [2, 1]]", "[[0, -1], [2, 1]]", "'boxes' must be an integer from 0"},
+      {"[[0, 0], [2, 1]]", "[[0, 1152921504606846976], [2, 1]]", "a box must lie in the tensor's"},
+      {"[[0, 0], [2, 1]]", "[[0, 0], [1152921504606846976, 1152921504606846976]]",
+       "a box must lie in the tensor's"},
+      {"[[0, 0], [2, 1]]", "[[0, 0], [2, 1], [1, 1]]", "a box must be a list [start, shape]"},
+      {"[[0, 0], [2, 1]]", "7", "a box must be a list [start, shape]"},
+      {"\"boxes\": [[[0, 0]", "\"boxes\": 3, \"old\": [[[0, 0]", "'boxes' must be a list"},
+      {"[0, 16, 0, 0, 2,", "[0, 16, 0, 1, 2,", "starts at element 1 of box 0 where element 0"},
+      {"[0, 24, 1, 0, 1,", "[0, 24, 1, 1, 1,", "a hole"},
+      {"[0, 28, 1, 1, 2,", "[0, 28, 1, 0, 2,", "an overlap"},
+      {"[0, 28, 1, 1, 2,", "[0, 28, 2, 1, 2,", "a hole"},
+      {"[0, 36, 2, 0, 3,", "[0, 36, 2, 0, 4,", "a region ends past"},
+      {"[0, 36, 2, 0, 3,", "[0, 36, 2, 0, 2,", "regions hold 7 of the tensor's 8 elements"},
+      {"[0, 36, 2, 0, 3,", "[0, 36, 3, 0, 3,", "'box' must be an integer from 0 to 2"},
+      {"[0, 36, 2, 0, 3,", "[0, 36, -1, 0, 3,", "'box' must be an integer from 0 to 2"},
+      {"[0, 36, 2, 0, 3,", "[2, 36, 2, 0, 3,", "'file' must be an integer from 0 to 1"},
+      {"[0, 36, 2, 0, 3,", "[0, 36, 2, 0, 0,", "'count' must be an integer from 1"},
+      {"[0, 36, 2, 0, 3,", "[0, 36, 2, 0, 288230376151711745,",
+       "'count' must be an integer from 1"},
+      {"[0, 36, 2, 0, 3,", "[0, 36, 2, 0,", "a region must be a list [file"},
+      {"[0, 36, 2, 0, 3,", "[0, 36, 2, 0, 3, 4,", "a region must be a list [file"},
+      {"[0, 36, 2, 0, 3,", "[0, 35, 2, 0, 3,", "a region starts at 35 where 36"},
+      {"[0, 16, 0, 0, 2,", "[1, 16, 0, 0, 2,", "bytes must follow one another"},
+      {"3, \"00000000\"]]}", "3, \"0000000000000000\"]]}", "must have 1 checksums but has 2"},
+      {"3, \"00000000\"]]}", "3, \"\"]]}", "8 hexadecimal digits a checksum"},
+      {"3, \"00000000\"]]}", "3, \"000000\"]]}", "8 hexadecimal digits a checksum"},
+      {"3, \"00000000\"]]}", "3, 0]]}", "must be a string"},
+      {"2097152, \"00000000", "2097152, \"", "must have 8 checksums but has 7"},
+  };
+  for (const auto& [from, to, message] : table) {
+    std::string body = kGood2;
+    ASSERT_NE(body.find(from), std::string::npos) << from;
+    body.replace(body.find(from), std::string(from).size(), to);
+    EXPECT_THAT(checkpoint_error([&] { parse_manifest(seal(body), "m"); }), HasSubstr(message))
+        << to;
+  }
+}
+
+/// A grid of boxes, the most a tensor may have, in an order that is not sorted; then one that is one too many.
+TEST(CheckpointManifest, ChecksThousandsOfBoxesInNoTime) {
+  for (const int64_t side : {64, 65}) {
+    Manifest manifest{.info = sample_info(1)};
+    int64_t offset = 16;
+    for (int64_t i = 0; i < side * side; ++i, offset += 4) {
+      const int64_t place = i * 1009 % (side * side);
+      add_region(manifest, "x", core::DType::f32, {side, side},
+                 {{place / side, place % side}, {1, 1}},
+                 {.file = "a.st", .offset = offset, .bytes = 4, .count = 1, .crc32c = {0}});
+    }
+    manifest.files["a.st"] = {offset, 16, 0};
+    const std::string error = checkpoint_error([&] { parse_manifest(to_text(manifest), "m"); });
+    if (side == 64)
+      EXPECT_EQ(error, "");
+    else
+      EXPECT_THAT(error, HasSubstr("at most 4096 boxes"));
+  }
+}
+
 TEST(CheckpointManifest, RefusesFileNamesThatLeaveTheFolder) {
   for (const char* name : {"../a.st", "/etc/passwd", "sub/a.st", ".hidden", "..", "manifest.json",
                            "a\\\\b", "a\\u0000b", "a\\u001b[31m"}) {
@@ -168,11 +250,30 @@ TEST(CheckpointManifest, RefusesFileNamesThatLeaveTheFolder) {
 }
 
 TEST(CheckpointManifest, IsUnchangedByWritingAndReading) {
-  const std::string text = to_text(parse_manifest(seal(kGood), "m"));
-  EXPECT_EQ(to_text(parse_manifest(text, "m")), text);
+  for (const char* good : {kGood, kGood2}) {
+    const std::string text = to_text(parse_manifest(seal(good), "m"));
+    EXPECT_EQ(to_text(parse_manifest(text, "m")), text);
+  }
+}
+
+/// Two ranks that each hold half of the columns of one tensor, and a tensor that both hold.
+void save_columns(const std::string& folder) {
+  comm::run_thread_group(2, [&](comm::Communicator& group) {
+    auto state = make_state({{"x", {3, 4}, at::kFloat}, {"y", {5}, at::kFloat}}, 1);
+    auto pieces = whole_pieces({state[1]}, {2, group.rank()});
+    const parallel::Box half{{0, 2 * group.rank()}, {3, 2}};
+    pieces.push_back({"x",
+                      {3, 4},
+                      core::DType::f32,
+                      {half, 0, 6},
+                      state[0].tensor.view({-1}).narrow(0, 6 * group.rank(), 6),
+                      {}});
+    CheckpointWriter(group, {.folder = folder, .async = false}).save(pieces, sample_info(1));
+  });
 }
 
 TEST_F(CheckpointDamage, NoMutatedManifestDoesMoreThanThrow) {
+  save_columns(folder_.path());
   const std::string original = body_of(read_bytes(path("manifest.json")));
   const std::string pieces[] = {"0",
                                 "-1",

@@ -29,9 +29,9 @@ TEST(EvenShare, CoversEveryElementOnceInNearlyEqualBytes) {
     for (const auto& tensor : state) seen.emplace_back(tensor.tensor.numel(), 0);
     for (int rank = 0; rank < size; ++rank) {
       int64_t bytes = 0;
-      for (const Piece& piece : even_share(state, rank, size)) {
-        bytes += piece.bytes;
-        for (int64_t i = 0; i < piece.count; ++i) ++seen[piece.tensor][piece.start + i];
+      for (const Share& share : even_share(whole_pieces(state, {size, rank}))) {
+        bytes += share.bytes;
+        for (int64_t i = 0; i < share.count; ++i) ++seen[share.piece][share.start + i];
       }
       EXPECT_LE(std::abs(bytes - total / size), 8) << "one element at either end";
     }
@@ -323,6 +323,26 @@ TEST(Checkpoint, ComparisonFindsTheLargestDifference) {
   EXPECT_THAT(text, HasSubstr("new: only in the second\n"));
   EXPECT_THAT(text, HasSubstr("1 tensors equal, 2 differ"));
   EXPECT_THAT(describe_checkpoint(folder / "b/step-00000002", true), HasSubstr("step 2  epoch 3"));
+}
+
+const std::string kGolden = VITRAIL_SOURCE "/tests/golden/checkpoint_v1";
+
+/// Saved by two ranks of a program that knew format 1 only; the weights beside it are what it held.
+TEST(CheckpointFormat1, StillLoadsBitEqual) {
+  const std::string path = kGolden + "/step-00000003";
+  EXPECT_EQ(why_invalid(path, true), "");
+  EXPECT_EQ(CheckpointReader(path).info().step, 3);
+  for (bool ema : {false, true}) {
+    const auto expected =
+        io::SafetensorsFile::open(kGolden + (ema ? "/weights-ema" : "/weights") + ".safetensors");
+    const auto found = read_parameters(path, ema);
+    EXPECT_EQ(found.size(), expected.names().size());
+    for (const auto& [name, tensor] : found) {
+      const auto bytes = expected.bytes(name);
+      ASSERT_EQ(bytes.size(), tensor.nbytes()) << name;
+      EXPECT_EQ(std::memcmp(bytes.data(), tensor.const_data_ptr(), bytes.size()), 0) << name;
+    }
+  }
 }
 
 }  // namespace

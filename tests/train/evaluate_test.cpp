@@ -84,8 +84,8 @@ std::vector<SplitResult> evaluate_on(const config::Recipe& recipe, int ranks) {
   comm::run_thread_group(ranks, [&](comm::Communicator& group) {
     const auto model = models::make_model(recipe.model, 3);
     Evaluator evaluator(recipe.eval.sources, recipe, group.rank(), group.size(), false);
-    auto mine = evaluator.run(*model, at::kCPU, group, true);
-    const auto again = evaluator.run(*model, at::kCPU, group, false);
+    auto mine = evaluator.run(model->task(), forward_pass(*model), at::kCPU, group, true);
+    const auto again = evaluator.run(model->task(), forward_pass(*model), at::kCPU, group, false);
     EXPECT_EQ(mine.at(0).metrics, again.at(0).metrics) << "a second evaluation must give the same";
     if (group.rank() == 0) result = std::move(mine);
   });
@@ -196,18 +196,21 @@ TEST(Evaluate, ExamplesHoldTheImageAndBothVerdicts) {
 TEST(Evaluate, AveragedWeightsAreUsedAndTakenBackBitForBit) {
   const Workplace place;
   const config::Recipe recipe = tiny_recipe(place, "x").recipe;
+  const auto alone = comm::self_communicator();
   for (at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
     const auto model = models::make_model(recipe.model, 3);
-    parallel::UnitSet units(*model, at::kCPU, dtype);
+    comm::Mesh mesh(*alone, {});
+    parallel::Engine engine(*model, recipe, mesh, at::kCPU, dtype);
+    parallel::UnitSet& units = engine.units();
     const at::Tensor before = units.weights().clone(), master = units.master().clone();
     const at::Tensor average = at::full(master.sizes(), 0.25, master.options());
     {
-      const EmaScope scope(units, average);
+      const EmaScope scope(engine, average);
       EXPECT_TRUE(units.weights().eq(0.25).all().item<bool>());
     }
     EXPECT_TRUE(units.weights().equal(before));
     EXPECT_TRUE(units.master().equal(master));
-    { const EmaScope nothing(units, {}); }
+    { const EmaScope nothing(engine, {}); }
     EXPECT_TRUE(units.weights().equal(before));
   }
 }

@@ -20,21 +20,31 @@ constexpr int64_t kGlobalBatch = 24;
 
 /// All that a run needs, on the CPU.
 struct Trainer {
+  config::Recipe recipe;
+  comm::Mesh mesh;
   std::shared_ptr<models::Model> model;
-  parallel::UnitSet units;
-  parallel::GradientReducer reducer;
+  parallel::Engine engine;
   Optimizer optimizer;
   Step step;
 
   Trainer(comm::Communicator& group, const config::Model& options, const config::Train& train,
           at::ScalarType dtype = at::kFloat)
-      : model(models::make_model(options, 1)),
-        units(*model, at::kCPU, dtype),
-        reducer(*model, units, group, 0.02),
-        optimizer(units, train.optimizer, train.ema_decay),
-        step(*model, units, reducer, optimizer, Schedule(train.schedule, train.optimizer.lr, 100),
-             train, 7, at::kCPU, group) {
+      : recipe(recipe_of(options, train)),
+        mesh(group, {}),
+        model(models::make_model(options, 1)),
+        engine(*model, recipe, mesh, at::kCPU, dtype),
+        optimizer(engine, train.optimizer, train.ema_decay),
+        step(*model, engine, optimizer, Schedule(train.schedule, train.optimizer.lr, 100), train,
+             7) {
     testing::use_one_thread();
+  }
+
+  static config::Recipe recipe_of(const config::Model& model, const config::Train& train) {
+    config::Recipe recipe;
+    recipe.model = model;
+    recipe.train = train;
+    recipe.parallel.bucket_mib = 0.02;
+    return recipe;
   }
 };
 
@@ -160,17 +170,17 @@ TEST(Step, ANonFiniteStepIsSkippedAndCountedOnRequest) {
   const auto alone = comm::self_communicator();
   Trainer trainer(*alone, testing::tiny_vit(), train);
   trainer.step.run(samples(0, 8));
-  const at::Tensor before = trainer.units.master().clone();
+  const at::Tensor before = trainer.engine.units().master().clone();
   const StepReport bad = trainer.step.run(poisoned(8, 8, true));
   EXPECT_FALSE(bad.applied());
-  EXPECT_TRUE(trainer.units.master().equal(before));
+  EXPECT_TRUE(trainer.engine.units().master().equal(before));
   EXPECT_EQ(trainer.step.skipped(), 1);
   EXPECT_EQ(trainer.step.step(), 2);
   EXPECT_EQ(trainer.step.update_count(), 1);
   const StepReport good = trainer.step.run(samples(16, 8));
   EXPECT_TRUE(good.applied());
   EXPECT_TRUE(std::isfinite(good.loss()));
-  EXPECT_FALSE(trainer.units.master().equal(before));
+  EXPECT_FALSE(trainer.engine.units().master().equal(before));
 }
 
 TEST(Step, GoesOnFromAStepAsIfItHadNeverStopped) {
@@ -181,7 +191,7 @@ TEST(Step, GoesOnFromAStepAsIfItHadNeverStopped) {
   std::vector<double> expected, found;
   for (int64_t s = 0; s < 6; ++s) expected.push_back(whole.step.run(samples(s * 8, 8)).loss());
   for (int64_t s = 0; s < 3; ++s) found.push_back(first.step.run(samples(s * 8, 8)).loss());
-  second.units.master().copy_(first.units.master());
+  second.engine.units().master().copy_(first.engine.units().master());
   for (size_t i = 0; i < 2; ++i)
     second.optimizer.states()[i].arena.copy_(first.optimizer.states()[i].arena);
   second.step.set_step(3);

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <memory>
 
+#include "vitrail/app/version.h"
 #include "vitrail/core/error.h"
 #include "vitrail/parallel/device.h"
 #include "vitrail/train/bench_optimizer.h"
@@ -68,7 +69,10 @@ void add_step(CLI::App& bench, Program& program) {
     train::StepBenchOptions options;
     std::string json;
   };
-  auto* verb = bench.add_subcommand("step", "whole training steps of a recipe on random data");
+  auto* verb = bench.add_subcommand(
+      "step",
+      "whole training steps of a recipe on random data; under mpirun on all ranks in the recipe's "
+      "layout");
   auto arguments = std::make_shared<Arguments>();
   arguments->recipe.add(*verb);
   verb->add_option("--steps", arguments->options.steps, "timed steps")
@@ -82,11 +86,14 @@ void add_step(CLI::App& bench, Program& program) {
       "also time the bare matrix products, attention and optimizer bytes at the same shapes");
   verb->add_option("--json", arguments->json, "file for the result as JSON; - = stdout");
   verb->callback([&program, arguments] {
-    program.selected = [arguments](Session&) {
-      check_folder("bench", "--json", arguments->json);
-      const auto resolved = arguments->recipe.load();
-      const auto result =
-          train::bench_step(resolved.recipe, arguments->recipe.path(), arguments->options);
+    program.selected = [arguments](Session& session) {
+      if (session.is_main_rank()) check_folder("bench", "--json", arguments->json);
+      const auto resolved = arguments->recipe.load(session);
+      arguments->options.launch = session.launch();
+      arguments->options.version = program_version();
+      const auto result = train::bench_step(resolved, session.world(), arguments->recipe.path(),
+                                            arguments->options);
+      if (!session.is_main_rank()) return;
       publish(train::describe(result), train::to_json(result), arguments->json);
     };
   });
@@ -100,6 +107,7 @@ void add_bench(Program& program) {
   bench->require_subcommand(1);
   add_optimizer(*bench, program);
   add_step(*bench, program);
+  add_bench_comm(*bench, program);
   add_bench_loader(*bench, program);
   add_bench_patch(*bench, program);
 }

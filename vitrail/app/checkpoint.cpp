@@ -1,12 +1,17 @@
-// vitrail checkpoint: list, verify, diff, prune and export saved states.
+// vitrail checkpoint: list, verify, diff, prune, export and reshard saved states.
 
 #include "vitrail/train/checkpoint.h"
+
+#include <algorithm>
 
 #include <fmt/format.h>
 
 #include "vitrail/app/verbs.h"
+#include "vitrail/config/recipe.h"
 #include "vitrail/core/error.h"
+#include "vitrail/core/text.h"
 #include "vitrail/train/checkpoint_export.h"
+#include "vitrail/train/checkpoint_reshard.h"
 
 namespace vitrail::app {
 
@@ -16,6 +21,8 @@ struct Arguments {
   std::string path, other, output;
   bool full = false, ema = false;
   int64_t keep = 3;
+  int ranks = 0;
+  std::vector<std::string> overrides;
 };
 
 void list(const Arguments& arguments) {
@@ -58,10 +65,20 @@ void export_weights(const Arguments& arguments) {
   fmt::print("{}: {} tensors\n", arguments.output, count);
 }
 
-void refuse_reshard(const Arguments&) {
-  throw core::ConfigError(
-      "[checkpoint] nothing to reshard: a checkpoint loads on any number of ranks with every "
-      "strategy of this version");
+/// Without overrides equal shares of whole tensors; with them the layout that the checkpoint's own recipe then gives.
+void reshard(const Arguments& arguments) {
+  const train::CheckpointReader checkpoint(train::resolve_checkpoint(arguments.path));
+  const train::RankPlan plan =
+      arguments.overrides.empty()
+          ? train::undivided_plan(checkpoint, std::max(arguments.ranks, 1))
+          : train::plan_of(checkpoint,
+                           config::parse_recipe(checkpoint.info().recipe,
+                                                checkpoint.path() + "/manifest.json: recipe",
+                                                arguments.overrides)
+                               .recipe,
+                           arguments.ranks);
+  const train::Resharded done = train::reshard_checkpoint(checkpoint, arguments.output, plan);
+  fmt::print("{}: {} files, {}\n", done.path, done.files, core::format_bytes(done.bytes));
 }
 
 /// One of the verb's own subcommands.
@@ -80,7 +97,7 @@ CLI::App* add(Program& program, CLI::App& verb, const std::shared_ptr<Arguments>
 
 void add_checkpoint(Program& program) {
   CLI::App& verb = *program.cli.add_subcommand(
-      "checkpoint", "list, verify, compare, prune and export checkpoints");
+      "checkpoint", "list, verify, compare, prune, export and reshard checkpoints");
   verb.require_subcommand(1);
   auto arguments = std::make_shared<Arguments>();
   const char* folder = "run folder, or folder that holds step-*";
@@ -113,9 +130,16 @@ void add_checkpoint(Program& program) {
   sub->add_option("--output", arguments->output, "file to write")->required();
   sub->add_flag("--ema", arguments->ema, "the moving average instead of the weights");
 
-  sub = add(program, verb, arguments, "reshard",
-            "not needed: checkpoints load on any number of ranks", refuse_reshard);
-  sub->add_option("PATH", arguments->path, "checkpoint");
+  sub =
+      add(program, verb, arguments, "reshard",
+          "write a checkpoint again as another number of ranks, or another layout, would", reshard);
+  sub->add_option("PATH", arguments->path, "checkpoint or run folder")->required();
+  sub->add_option("overrides", arguments->overrides,
+                  "key.path=value of the checkpoint's recipe, e.g. parallel.strategy=zero3 "
+                  "parallel.shard=4 parallel.tensor=2; none: equal shares of whole tensors");
+  sub->add_option("--output", arguments->output, "folder for step-N")->required();
+  sub->add_option("--ranks", arguments->ranks, "files to write, one for each rank")
+      ->check(CLI::PositiveNumber);
 }
 
 }  // namespace vitrail::app

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "vitrail/app/verbs.h"
+#include "vitrail/app/version.h"
 #include "vitrail/train/evaluate.h"
 #include "vitrail/train/probe_run.h"
 
@@ -43,8 +44,9 @@ void add_eval(Program& program) {
   verb->add_flag("--json", arguments->json, "one JSON line a split, also on a terminal");
   verb->callback([&program, arguments] {
     program.selected = [arguments](Session& session) {
-      const config::ResolvedRecipe resolved = arguments->recipe.load();
+      const config::ResolvedRecipe resolved = arguments->recipe.load(session);
       arguments->options.launch = session.launch();
+      arguments->options.version = program_version();
       const auto results =
           arguments->probe.empty()
               ? train::evaluate_recipe(resolved, session.world(), arguments->options)

@@ -29,8 +29,8 @@ std::string command_line() {
 }  // namespace
 
 void add_train(Program& program) {
-  auto* verb = program.cli.add_subcommand(
-      "train", "train, evaluate, save checkpoints and write the report");
+  auto* verb =
+      program.cli.add_subcommand("train", "train, evaluate, save checkpoints and write the report");
   auto arguments = std::make_shared<Arguments>();
   arguments->recipe.add(*verb);
   verb->add_option(
@@ -39,9 +39,11 @@ void add_train(Program& program) {
       ->capture_default_str();
   verb->add_flag("--dry-run", arguments->options.dry_run,
                  "build everything and print the plan, but run no step");
+  verb->add_option("--trace", arguments->options.trace,
+                   "file for a timeline of steps 10 to 12 (chrome://tracing, ui.perfetto.dev)");
   verb->callback([&program, arguments] {
     program.selected = [arguments](Session& session) {
-      const config::ResolvedRecipe resolved = arguments->recipe.load();
+      const config::ResolvedRecipe resolved = arguments->recipe.load(session);
       arguments->options.launch = session.launch();
       arguments->options.version = program_version();
       arguments->options.libraries = version_text();

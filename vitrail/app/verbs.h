@@ -22,10 +22,14 @@ class Session {
   comm::Communicator& world();
   bool has_world() const { return world_ != nullptr; }
   bool is_main_rank() const { return launch_.rank == 0; }
+  /// The error about to be thrown is thrown on every rank, with one text: rank 0 prints it, and all end in good order.
+  void note_shared_error() { shares_error_ = true; }
+  bool shares_error() const { return shares_error_; }
 
  private:
   comm::Launch launch_;
   std::unique_ptr<comm::Communicator> world_;
+  bool shares_error_ = false;
 };
 
 using Action = std::function<void(Session&)>;
@@ -40,6 +44,8 @@ class RecipeArguments {
  public:
   void add(CLI::App& verb);
   config::ResolvedRecipe load() const;
+  /// The same on every rank of a job: when some cannot read it, all throw one message that says which.
+  config::ResolvedRecipe load(Session& session) const;
   const std::string& path() const { return path_; }
 
  private:
@@ -61,5 +67,6 @@ void add_bench(Program& program);
 void add_data(Program& program);
 void add_patch(Program& program);
 void add_balance(Program& program);
+void add_plan(Program& program);
 
 }  // namespace vitrail::app

@@ -47,6 +47,16 @@ void Family::remove(HostCommunicator* member) {
   members_.erase(member);
 }
 
+void Family::note_reason(const std::string& reason) {
+  const std::lock_guard lock(mutex_);
+  if (reason_.empty()) reason_ = reason;
+}
+
+std::string Family::reason() const {
+  const std::lock_guard lock(mutex_);
+  return reason_;
+}
+
 void Family::abort() noexcept {
   const std::lock_guard lock(mutex_);
   aborted_ = true;
@@ -194,6 +204,8 @@ std::unique_ptr<Communicator> HostCommunicator::split(int color, int key) {
     });
     alone = members.size() == 1;
     child = transport_->split(members, serial, waiter_);
+    for (int& member : members) member = transport_->world_rank(member);
+    child->set_world_ranks(members);
   }).wait();
   if (alone) return self_communicator();
   auto group = std::make_unique<HostCommunicator>(
@@ -256,14 +268,14 @@ bool HostCommunicator::start_next() {
 
 void HostCommunicator::run_collective(Operation& operation) {
   recorder_.started(operation.number);
-  waiter_.restart();
+  waiter_.restart(operation.collective, operation.number);
   operation.run(collectives_);
   finish(operation, nullptr);
 }
 
 void HostCommunicator::begin_transfer(Operation& operation) {
   recorder_.started(operation.number);
-  operation.waiter.restart();
+  operation.waiter.restart(operation.collective, operation.number);
   Call& call = operation.card.call;
   if (!operation.is_send) {
     operation.requests = {transport_->start_receive(operation.peer, &operation.card, sizeof(Card))};
@@ -326,7 +338,7 @@ void HostCommunicator::finish(Operation& operation, std::exception_ptr error) {
 // Once a group has failed its order of messages is lost, so it stays failed, and the peers are told
 // by close(). Only then may callers free their buffers.
 void HostCommunicator::fail_all(std::exception_ptr error) {
-  transport_->close();
+  transport_->close(family_->reason());
   {
     const std::lock_guard lock(mutex_);
     failure_ = error;
@@ -342,9 +354,11 @@ void HostCommunicator::fail_all(std::exception_ptr error) {
 std::exception_ptr HostCommunicator::explain(const std::string& message,
                                              const std::string& record) const {
   const Buffer& buffer = current_->buffer;
-  return std::make_exception_ptr(core::CommError(fmt::format(
-      "{} (in {} #{} of {} x {} on group {}, rank {} of {}){}", message, current_->collective,
-      current_->number, buffer.count, core::name(buffer.dtype), name_, rank(), size(), record)));
+  const std::string reason = fmt::format(
+      "{} (in {} #{} of {} x {} on group {}, rank {} of {})", message, current_->collective,
+      current_->number, buffer.count, core::name(buffer.dtype), name_, rank(), size());
+  family_->note_reason(reason);
+  return std::make_exception_ptr(core::CommError(reason + record));
 }
 
 }  // namespace vitrail::comm

@@ -32,9 +32,13 @@ class Family {
   void remove(HostCommunicator* member);
   void abort() noexcept;
   bool aborted() const { return aborted_.load(); }
+  /// Why the first group failed, in one line; what other groups tell their peers when they are aborted for it.
+  void note_reason(const std::string& reason);
+  std::string reason() const;
 
  private:
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
+  std::string reason_;
   std::set<HostCommunicator*> members_;
   std::atomic<bool> aborted_{false};
 };

@@ -13,9 +13,22 @@ namespace vitrail::comm {
 namespace {
 
 constexpr int64_t kPrefix = sizeof(uint64_t);
+// In place of a message's length: the sender has failed, and says why in as many bytes as follow.
+constexpr uint64_t kFarewell = ~uint64_t{0};
+constexpr size_t kReasonBytes = 400;
 
-[[noreturn]] void lost(int rank, int peer, const char* reason) {
+[[noreturn]] void lost(int rank, int peer, const std::string& reason) {
   core::fail<core::CommError>("[tcp] rank {} lost rank {}: {}", rank, peer, reason);
+}
+
+/// What follows kFarewell; it was sent in one piece with it.
+std::string read_reason(int fd) {
+  std::string text(kReasonBytes, '\0');
+  const ssize_t got = recv(fd, text.data(), text.size(), MSG_DONTWAIT);
+  text.resize(got > 0 ? static_cast<size_t>(got) : 0);
+  for (char& c : text)
+    if (static_cast<unsigned char>(c) < 32) c = ' ';
+  return text;
 }
 
 }  // namespace
@@ -56,7 +69,7 @@ void TcpTransport::push(int peer, Link& link) {
     message.msg_iovlen = static_cast<size_t>(count);
     const ssize_t sent = sendmsg(link.socket.fd(), &message, MSG_NOSIGNAL);
     if (sent < 0 && (errno == EAGAIN || errno == EINTR)) return;
-    if (sent < 0) lost(rank_, peer, std::strerror(errno));
+    if (sent < 0) lost(world_rank(rank_), world_rank(peer), last_words(link, std::strerror(errno)));
     flow.moved += sent;
     if (flow.moved < kPrefix + flow.bytes) return;
     flow.request->done = true;
@@ -73,10 +86,12 @@ void TcpTransport::pull(int peer, Link& link) {
     const int64_t wanted = (in_prefix ? kPrefix : kPrefix + flow.bytes) - flow.moved;
     const ssize_t got = recv(link.socket.fd(), target, static_cast<size_t>(wanted), 0);
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
-    if (got == 0) lost(rank_, peer, "it closed the connection");
-    if (got < 0) lost(rank_, peer, std::strerror(errno));
+    if (got == 0) lost(world_rank(rank_), world_rank(peer), "it closed the connection");
+    if (got < 0) lost(world_rank(rank_), world_rank(peer), std::strerror(errno));
     flow.moved += got;
     if (flow.moved < kPrefix) continue;
+    if (flow.prefix == kFarewell)
+      lost(world_rank(rank_), world_rank(peer), "it failed: " + read_reason(link.socket.fd()));
     VT_REQUIRE(CommError, flow.prefix == static_cast<uint64_t>(flow.bytes),
                "[tcp] rank {} sent {} bytes where rank {} expects {}", peer, flow.prefix, rank_,
                flow.bytes);
@@ -97,7 +112,8 @@ void TcpTransport::progress(std::chrono::microseconds patience) {
     // A closed connection of a peer that nothing is expected from is no failure: it may have
     // finished first.
     if (events == 0) continue;
-    if (!link.socket.is_open()) lost(rank_, peer, "the connection is closed");
+    if (!link.socket.is_open())
+      lost(world_rank(rank_), world_rank(peer), "the connection is closed");
     entries.push_back({link.socket.fd(), events, 0});
     peers.push_back(peer);
   }
@@ -136,8 +152,33 @@ std::unique_ptr<Transport> TcpTransport::split(const std::vector<int>& members, 
   return std::make_unique<TcpTransport>(static_cast<int>(index_of_self), std::move(child));
 }
 
-void TcpTransport::close() noexcept {
-  for (Link& link : links_) link.socket.close();
+/// Why the connection broke, as its peer put it, if it did.
+std::string TcpTransport::last_words(const Link& link, const std::string& otherwise) {
+  const bool between_messages = link.in.empty() || link.in.front().moved == 0;
+  uint64_t prefix = 0;
+  if (!between_messages ||
+      recv(link.socket.fd(), &prefix, sizeof prefix, MSG_DONTWAIT) != kPrefix ||
+      prefix != kFarewell)
+    return otherwise;
+  return "it failed: " + read_reason(link.socket.fd());
+}
+
+void TcpTransport::close(const std::string& reason) noexcept {
+  for (Link& link : links_) {
+    const bool between_messages = link.out.empty() || link.out.front().moved == 0;
+    if (link.socket.is_open() && between_messages && !reason.empty()) {
+      uint64_t prefix = kFarewell;
+      iovec pieces[2] = {{&prefix, sizeof prefix},
+                         {const_cast<char*>(reason.data()), std::min(reason.size(), kReasonBytes)}};
+      msghdr message{};
+      message.msg_iov = pieces;
+      message.msg_iovlen = 2;
+      // Best effort: a peer that cannot be told sees the connection close.
+      [[maybe_unused]] const ssize_t sent =
+          sendmsg(link.socket.fd(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    }
+    link.socket.close();
+  }
 }
 
 }  // namespace vitrail::comm

@@ -35,7 +35,7 @@ class TcpTransport final : public Transport {
   void progress(std::chrono::microseconds patience) override;
   std::unique_ptr<Transport> split(const std::vector<int>& members, int serial,
                                    Waiter& waiter) override;
-  void close() noexcept override;
+  void close(const std::string& reason) noexcept override;
 
  private:
   struct Flow {  // one message, one direction
@@ -50,6 +50,7 @@ class TcpTransport final : public Transport {
   };
   void push(int peer, Link& link);
   void pull(int peer, Link& link);
+  static std::string last_words(const Link& link, const std::string& otherwise);
 
   const int rank_;
   std::vector<Link> links_;

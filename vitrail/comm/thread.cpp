@@ -32,7 +32,8 @@ struct ThreadGroup {
       : size(ranks),
         wake(static_cast<size_t>(ranks)),
         boxes(static_cast<size_t>(ranks * ranks)),
-        left(static_cast<size_t>(ranks), false) {}
+        left(static_cast<size_t>(ranks), false),
+        reasons(static_cast<size_t>(ranks)) {}
   std::deque<Message>& box(int from, int to) {
     return boxes[static_cast<size_t>(from * size + to)];
   }
@@ -41,7 +42,8 @@ struct ThreadGroup {
   std::mutex mutex;
   std::vector<std::condition_variable> wake;  // one a rank
   std::vector<std::deque<Message>> boxes;
-  std::vector<bool> left;  // ranks that are gone or have failed
+  std::vector<bool> left;            // ranks that are gone or have failed
+  std::vector<std::string> reasons;  // why they have failed
   std::map<std::pair<int, int>, std::weak_ptr<ThreadGroup>> children;  // by split and first member
 };
 
@@ -49,7 +51,7 @@ class ThreadTransport final : public Transport {
  public:
   ThreadTransport(std::shared_ptr<ThreadGroup> group, int rank)
       : group_(std::move(group)), rank_(rank), expected_(static_cast<size_t>(group_->size)) {}
-  ~ThreadTransport() override { close(); }
+  ~ThreadTransport() override { close({}); }
   int rank() const override { return rank_; }
   int size() const override { return group_->size; }
   const char* backend() const override { return "thread"; }
@@ -58,7 +60,7 @@ class ThreadTransport final : public Transport {
   RequestPtr start_receive(int from, void* data, int64_t bytes) override;
   void progress(std::chrono::microseconds patience) override;
   std::unique_ptr<Transport> split(const std::vector<int>& members, int serial, Waiter&) override;
-  void close() noexcept override;
+  void close(const std::string& reason) noexcept override;
 
  private:
   struct Expected {
@@ -68,6 +70,10 @@ class ThreadTransport final : public Transport {
   };
   bool receive_one(std::unique_lock<std::mutex>& lock, int from);
   void check_peers() const;
+  std::string because(int peer) const {
+    const std::string& reason = group_->reasons[static_cast<size_t>(peer)];
+    return reason.empty() ? "" : ", because: " + reason;
+  }
 
   const std::shared_ptr<ThreadGroup> group_;
   const int rank_;
@@ -129,10 +135,12 @@ void ThreadTransport::check_peers() const {
     const auto index = static_cast<size_t>(peer);
     if (!group_->left[index]) continue;
     VT_REQUIRE(CommError, expected_[index].empty(),
-               "[comm] rank {} has left the group while rank {} waits for it", peer, rank_);
+               "[comm] rank {} has left the group while rank {} waits for it{}", world_rank(peer),
+               world_rank(rank_), because(peer));
     for (const RequestPtr& request : sent_)
       VT_REQUIRE(CommError, request->peer != peer || request->done,
-                 "[comm] rank {} has left the group while rank {} sends to it", peer, rank_);
+                 "[comm] rank {} has left the group while rank {} sends to it{}", world_rank(peer),
+                 world_rank(rank_), because(peer));
   }
 }
 
@@ -161,8 +169,10 @@ std::unique_ptr<Transport> ThreadTransport::split(const std::vector<int>& member
   return std::make_unique<ThreadTransport>(std::move(child), index);
 }
 
-void ThreadTransport::close() noexcept {
+void ThreadTransport::close(const std::string& reason) noexcept {
   std::unique_lock lock(group_->mutex);
+  if (!group_->left[static_cast<size_t>(rank_)])
+    group_->reasons[static_cast<size_t>(rank_)] = reason;
   group_->left[static_cast<size_t>(rank_)] = true;
   expected_.assign(expected_.size(), {});
   for (int peer = 0; peer < size(); ++peer) {

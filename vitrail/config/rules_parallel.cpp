@@ -39,6 +39,55 @@ void divides(const std::string& key, int64_t value, int64_t tensor, RuleBook& ru
               fmt::format("parallel.tensor must divide {} but got {} and {}", key, tensor, value));
 }
 
+/// 0 for values that another rule refuses.
+int64_t hidden_width(int64_t width, double ratio) {
+  constexpr double kLargest = 1e15;
+  if (!(static_cast<double>(width) * ratio < kLargest) || width < 1 || !(ratio > 0)) return 0;
+  return static_cast<int64_t>(static_cast<double>(width) * ratio);
+}
+
+/// A cross-attention over variables shares its heads like a block.
+bool aggregates_by_attention(const Model& model) {
+  return !model.variables.empty() && !model.single_channel &&
+         model.aggregation.kind == "cross_attention";
+}
+
+void check_hidden(const Model& model, int64_t tensor, RuleBook& rules) {
+  const char* key = model.mlp_hidden_dim ? "model.mlp_hidden_dim" : "model.mlp_ratio";
+  const int64_t hidden =
+      model.mlp_hidden_dim.value_or(hidden_width(model.embed_dim, model.mlp_ratio));
+  if (hidden % tensor != 0)
+    rules.add({"parallel.tensor", key},
+              fmt::format("parallel.tensor must divide the MLP's hidden width but got {} and {}",
+                          tensor, hidden));
+  if (!has_transformer_decoder(model)) return;
+  const int64_t decoder = hidden_width(model.decoder_embed_dim, model.decoder_mlp_ratio);
+  if (decoder % tensor != 0)
+    rules.add({"parallel.tensor", "model.decoder_mlp_ratio"},
+              fmt::format("parallel.tensor must divide the decoder MLP's hidden width but got {} "
+                          "and {}",
+                          tensor, decoder));
+}
+
+void check_split_channels(const Model& model, int64_t tensor, RuleBook& rules) {
+  if (model.variables.empty())
+    rules.add({"parallel.split_channels", "model.variables"},
+              "parallel.split_channels divides model.variables but there are none");
+  else if (model.aggregation.groups % tensor != 0)
+    rules.add({"parallel.split_channels", "model.aggregation.groups"},
+              fmt::format("parallel.split_channels needs model.aggregation.groups to be a multiple "
+                          "of parallel.tensor but got {} and {}",
+                          model.aggregation.groups, tensor));
+  if (model.single_channel)
+    rules.add({"parallel.split_channels", "model.single_channel"},
+              "parallel.split_channels divides the variables of a batch, of which "
+              "model.single_channel leaves one");
+  if (model.adaptive.fixed_length > 0 && model.adaptive.trees == "per_channel")
+    rules.add({"parallel.split_channels", "model.adaptive.trees"},
+              "parallel.split_channels needs tokens that are aggregated over variables, which "
+              "model.adaptive.trees per_channel keeps apart");
+}
+
 void check_tensor(const Model& model, const Parallel& parallel, RuleBook& rules) {
   const int64_t tensor = parallel.tensor;
   rules.within("parallel.tensor_chunks", parallel.tensor_chunks, 1, 64);
@@ -52,15 +101,10 @@ void check_tensor(const Model& model, const Parallel& parallel, RuleBook& rules)
   if (model.num_kv_heads) divides("model.num_kv_heads", *model.num_kv_heads, tensor, rules);
   if (has_transformer_decoder(model))
     divides("model.decoder_num_heads", model.decoder_num_heads, tensor, rules);
-  if (!parallel.split_channels) return;
-  if (model.variables.empty())
-    rules.add({"parallel.split_channels", "model.variables"},
-              "parallel.split_channels divides model.variables but there are none");
-  else if (model.aggregation.groups % tensor != 0)
-    rules.add({"parallel.split_channels", "model.aggregation.groups"},
-              fmt::format("parallel.split_channels needs model.aggregation.groups to be a multiple "
-                          "of parallel.tensor but got {} and {}",
-                          model.aggregation.groups, tensor));
+  check_hidden(model, tensor, rules);
+  if (aggregates_by_attention(model) && model.aggregation.num_heads)
+    divides("model.aggregation.num_heads", *model.aggregation.num_heads, tensor, rules);
+  if (parallel.split_channels) check_split_channels(model, tensor, rules);
 }
 
 void check_sequence(const Model& model, const Parallel& parallel, RuleBook& rules) {

@@ -14,11 +14,13 @@ constexpr int64_t kSumPiece = 1 << 15;
 /// Partial sums of the CUDA reduction; fixed, so that the result depends on the data alone.
 constexpr int64_t kSumPartials = 1056;
 
-/// Sum of x[i]^2 over one piece, in fp64.
-double sum_squares_cpu(const float* x, int64_t count);
+/// Sum of x[i]^2 over one piece, in fp64. `counted`: 1 a byte for elements that count, 0 for those
+/// that do not; null = all count.
+double sum_squares_cpu(const float* x, int64_t count, const uint8_t* counted = nullptr);
 /// *sum = sum of x[i]^2: fp32 within a thread, fp64 across threads and blocks. `partials` holds
-/// kSumPartials doubles.
-void sum_squares(const float* x, int64_t count, double* partials, double* sum, void* stream);
+/// kSumPartials doubles; `counted` as above.
+void sum_squares(const float* x, int64_t count, double* partials, double* sum, void* stream,
+                 const uint8_t* counted = nullptr);
 
 /// *norm = sqrt(*sum); *scale = min(1, max_norm / (norm + 1e-6)) as torch.nn.utils.clip_grad_norm_;
 /// 1 when max_norm <= 0; 0 when the norm is not finite.
@@ -28,6 +30,14 @@ void clip_scale(const double* sum, float max_norm, float* norm, float* scale, vo
 /// sum[i] += part[i]; part[i] = 0.
 void accumulate_bf16_cpu(float* sum, uint16_t* part, int64_t begin, int64_t end);
 void accumulate_bf16(float* sum, uint16_t* part, int64_t count, void* stream);
+
+/// sum[i] += part[i].
+void add_f32_cpu(float* sum, const float* part, int64_t begin, int64_t end);
+void add_f32(float* sum, const float* part, int64_t count, void* stream);
+
+/// out[i] = in[i], exactly.
+void expand_bf16_cpu(float* out, const uint16_t* in, int64_t begin, int64_t end);
+void expand_bf16(float* out, const uint16_t* in, int64_t count, void* stream);
 
 /// out[i] = in[i] rounded to nearest even.
 void cast_bf16_cpu(uint16_t* out, const float* in, int64_t begin, int64_t end);

@@ -122,6 +122,7 @@ void Diffusion::add_decoder() {
         "decoder_blocks",
         make_trunk(unconditioned, {width, options_.decoder_depth, options_.decoder_num_heads,
                                    hidden, encoder_->blocks().depth()}));
+    add_trunk("decoder_blocks", decoder_blocks_.get());
     decoder_norm_ =
         register_module("decoder_norm", std::make_shared<nn::Norm>(width, norm_options(options_)));
     decoder_rotary_ =
@@ -159,73 +160,78 @@ at::Tensor Diffusion::add_decoder_positions(const at::Tensor& x_BTD,
   return x_BTD + at::cat({decoder_positions_->of_prefix(x_BTD), of_patches}, 1);
 }
 
-/// Tokens after the encoder -> image of predicted noise.
-at::Tensor Diffusion::decode(at::Tensor x_BTD, const data::Batch& batch, const nn::Draws& draws,
-                             Taps& tap) {
-  if (decoder_blocks_) {
-    x_BTD = add_decoder_positions(decoder_embed_->forward(x_BTD), batch);
-    tap.offer("decoder_embed", x_BTD);
-    nn::Context context = draws;
-    context.rotary = decoder_rotary_.on(x_BTD.device());
-    x_BTD = decoder_norm_->forward(tap.run("decoder_blocks", *decoder_blocks_, x_BTD, context));
-    tap.offer("decoder_norm", x_BTD);
-  }
-  const at::Tensor pixels_BLS = decoder_pred_->forward(x_BTD.slice(1, encoder_->prefix_tokens()),
-                                                       encoder_->channels_of(batch));
-  const std::vector<int64_t> grid = ops::patch_grid(options_.image_size, options_.patch_size);
-  return ops::unpatchify(pixels_BLS.to(at::kFloat), grid, options_.patch_size,
-                         ops::PatchOrder::channel_last);
-}
-
-at::Tensor Diffusion::predict_noise(const data::Batch& noisy, const nn::Draws& draws, Taps& tap) {
-  const at::Tensor condition_BD = condition(noisy, draws);
-  tap.offer("time_embed", condition_BD);
-  Tokens tokens = encoder_->embed(noisy, draws);
-  if (conditions_blocks())
-    tokens.context.condition_BD = condition_BD;
-  else
-    tokens.x_BTD = tokens.x_BTD + condition_BD.unsqueeze(1);
-  return decode(encoder_->run(tokens, tap), noisy, draws, tap);
-}
-
-at::Tensor Diffusion::predict_noise(const data::Batch& noisy) {
-  std::map<std::string, at::Tensor> found;
-  Taps tap({}, ends(), trunks(), found);
-  return predict_noise(noisy, {0, 0, noisy.sample_ids, /*training=*/false}, tap);
-}
-
-std::vector<std::pair<std::string, int>> Diffusion::trunks() {
-  std::vector<std::pair<std::string, int>> trunks{{"blocks", encoder_->blocks().depth()}};
-  if (decoder_blocks_) trunks.emplace_back("decoder_blocks", decoder_blocks_->depth());
-  return trunks;
-}
-
-std::vector<std::string> Diffusion::ends() const {
-  std::vector<std::string> ends{"noise", "time_embed", "embed", "norm"};
-  if (decoder_blocks_) ends.insert(ends.end(), {"decoder_embed", "decoder_norm"});
-  return ends;
-}
-
-Output Diffusion::forward(const data::Batch& batch, const nn::Draws& draws,
-                          const std::vector<std::string>& taps) {
+Known Diffusion::know(const data::Batch& batch, const nn::Draws& draws, Asks who) const {
+  if (who == Asks::context || who == Asks::between) return {batch, draws, {}};
   VT_CHECK(batch.image.defined(), "[diffusion] a batch must hold images but has none");
-  Output out;
-  Taps tap(taps, ends(), trunks(), out.taps);
   check_given(batch, options_.num_timesteps);
   nn::Draws place = draws;
   if (!draws.training) place.step = 0;
-  data::Batch noisy = batch;
+  Known known{batch, draws, {}};
+  data::Batch& noisy = known.batch;
   if (!noisy.timestep.defined())
     noisy.timestep =
         uniform_levels(time_key(place, TimeDraw::level), place.sample_ids, options_.num_timesteps);
   if (!noisy.noise.defined())
     noisy.noise = normal(place.key(core::Stream::noise, static_cast<uint16_t>(NoiseDraw::training)),
                          place.sample_ids, batch.image.sizes().slice(1));
-  noisy.image = schedule_.add_noise(batch.image, noisy.noise, noisy.timestep);
-  tap.offer("noise", noisy.noise);
-  out.output = predict_noise(noisy, draws, tap);
-  out.loss = (out.output - noisy.noise.to(at::kFloat)).square().mean();
-  return out;
+  if (!(who == Asks::conclude))
+    noisy.image = schedule_.add_noise(batch.image, noisy.noise, noisy.timestep);
+  return known;
+}
+
+void Diffusion::begin(Flow& flow, const Known& known, Taps& tap) {
+  tap.offer("noise", known.batch.noise);
+  const at::Tensor condition_BD = condition(known.batch, known.draws);
+  tap.offer("time_embed", condition_BD);
+  EncoderModel::begin(flow, known, tap);
+  if (conditions_blocks())
+    flow.condition_BD = condition_BD;
+  else
+    flow.x_BTD = flow.x_BTD + condition_BD.unsqueeze(1);
+}
+
+nn::Context Diffusion::trunk_context(int t, const Flow& flow, const Known& known) {
+  if (t == 0) return EncoderModel::trunk_context(t, flow, known);
+  nn::Context context = known.draws;
+  context.rotary = decoder_rotary_.on(flow.x_BTD.device());
+  return context;
+}
+
+void Diffusion::between(Flow& flow, const Known& known, Taps& tap) {
+  const at::Tensor x_BTD = decoder_embed_->forward(encoder_->normalised(flow.x_BTD, tap));
+  flow.x_BTD = add_decoder_positions(x_BTD, known.batch);
+  flow.condition_BD = at::Tensor();
+  tap.offer("decoder_embed", flow.x_BTD);
+}
+
+void Diffusion::conclude(Flow& flow, const Known& known, Taps& tap, Output& out) {
+  const data::Batch& batch = known.batch;
+  at::Tensor x_BTD;
+  if (decoder_blocks_) {
+    x_BTD = decoder_norm_->forward(flow.x_BTD);
+    tap.offer("decoder_norm", x_BTD);
+  } else {
+    x_BTD = encoder_->normalised(flow.x_BTD, tap);
+  }
+  flow.condition_BD = at::Tensor();
+  const at::Tensor pixels_BLS = decoder_pred_->forward(x_BTD.slice(1, encoder_->prefix_tokens()),
+                                                       encoder_->channels_of(batch));
+  const std::vector<int64_t> grid = ops::patch_grid(options_.image_size, options_.patch_size);
+  out.output = ops::unpatchify(pixels_BLS.to(at::kFloat), grid, options_.patch_size,
+                               ops::PatchOrder::channel_last);
+  if (batch.noise.defined()) out.loss = (out.output - batch.noise.to(at::kFloat)).square().mean();
+}
+
+at::Tensor Diffusion::predict_noise(const data::Batch& given) {
+  data::Batch noisy = given;
+  noisy.noise = at::Tensor();  // nothing is to be scored
+  return run_all({noisy, {0, 0, noisy.sample_ids, /*training=*/false}, {}}, {}).output;
+}
+
+std::vector<std::string> Diffusion::end_taps() const {
+  std::vector<std::string> ends{"noise", "time_embed", "embed", "norm"};
+  if (decoder_blocks_) ends.insert(ends.end(), {"decoder_embed", "decoder_norm"});
+  return ends;
 }
 
 std::vector<UnitSpec> Diffusion::units() {
@@ -240,12 +246,6 @@ std::vector<UnitSpec> Diffusion::units() {
   }
   units.push_back({"head", remaining(all, units)});
   return units;
-}
-
-std::vector<nn::Stack*> Diffusion::stacks() {
-  std::vector<nn::Stack*> stacks = EncoderModel::stacks();
-  if (decoder_blocks_) stacks.push_back(decoder_blocks_.get());
-  return stacks;
 }
 
 double Diffusion::train_flops_per_sample() const {

@@ -40,38 +40,37 @@ class TimeEmbed : public nn::Module {
   std::shared_ptr<nn::Linear> fc1_, fc2_;
 };
 
+/// output: the predicted noise like the image; loss always. Level and noise come from batch.timestep and batch.noise, or
+/// are drawn by sample id: in training from the step, else from step 0, so that every evaluation draws the same.
+/// The class is batch.label; -1, or no labels, is no class.
 class Diffusion : public EncoderModel {
  public:
   /// throws ConfigError when the options contradict each other.
   explicit Diffusion(const config::Model& options);
 
   Task task() const override { return Task::denoising; }
-  /// output: the predicted noise like the image; loss always. Level and noise come from batch.timestep and batch.noise, or
-  /// are drawn by sample id: in training from the step, else from step 0, so that every evaluation draws the same.
-  /// The class is batch.label; -1, or no labels, is no class.
-  Output forward(const data::Batch& batch, const nn::Draws& draws,
-                 const std::vector<std::string>& taps = {}) override;
   /// Predicted noise, fp32 like the image, of a batch whose image is noisy already, at its timestep and label.
-  at::Tensor predict_noise(const data::Batch& noisy, const nn::Draws& draws, Taps& tap);
   at::Tensor predict_noise(const data::Batch& noisy);
 
   const NoiseSchedule& schedule() const { return schedule_; }
   const config::Model& options() const { return options_; }
   std::vector<UnitSpec> units() override;
-  std::vector<nn::Stack*> stacks() override;
   double train_flops_per_sample() const override;
   std::vector<nn::NamedTensor> fixed_tensors() const override;
   void set_fixed_tensor(const std::string& name, const at::Tensor& values) override;
 
  private:
+  Known know(const data::Batch& batch, const nn::Draws& draws, Asks who) const override;
+  void begin(Flow& flow, const Known& known, Taps& tap) override;
+  void between(Flow& flow, const Known& known, Taps& tap) override;
+  void conclude(Flow& flow, const Known& known, Taps& tap, Output& out) override;
+  nn::Context trunk_context(int t, const Flow& flow, const Known& known) override;
+  std::vector<std::string> end_taps() const override;
   bool conditions_blocks() const { return options_.time_conditioning == "block"; }
   void add_decoder();
-  std::vector<std::pair<std::string, int>> trunks();
-  std::vector<std::string> ends() const;
   at::Tensor condition(const data::Batch& batch, const nn::Draws& draws);
   at::Tensor class_rows(const data::Batch& batch, const nn::Draws& draws) const;
   at::Tensor add_decoder_positions(const at::Tensor& x_BTD, const data::Batch& batch) const;
-  at::Tensor decode(at::Tensor x_BTD, const data::Batch& batch, const nn::Draws& draws, Taps& tap);
 
   NoiseSchedule schedule_;
   std::shared_ptr<TimeEmbed> time_embed_;

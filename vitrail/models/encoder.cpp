@@ -135,7 +135,6 @@ int64_t Encoder::num_patches(const data::Batch& batch) const {
   return trees_per_channel(options_) ? batch.leaf_boxes.size(1) : num_patches();
 }
 
-/// Patches that stay in training, by ascending noise; undefined when all do. Padding leaves go first.
 at::Tensor Encoder::draw_kept(const data::Batch& batch, const nn::Draws& draws) const {
   if (!draws.training || options_.patch_drop_rate == 0.0) return {};
   const int64_t L = num_patches(batch);
@@ -147,6 +146,12 @@ at::Tensor Encoder::draw_kept(const data::Batch& batch, const nn::Draws& draws) 
 
 Tokens Encoder::embed(const data::Batch& batch, const nn::Draws& draws, const at::Tensor& chosen) {
   const at::Tensor keep_BK = chosen.defined() ? chosen : draw_kept(batch, draws);
+  const at::Tensor x_BTD = tokens(batch, draws, keep_BK);
+  return {x_BTD, context(batch, draws, keep_BK, x_BTD.device())};
+}
+
+at::Tensor Encoder::tokens(const data::Batch& batch, const nn::Draws& draws,
+                           const at::Tensor& keep_BK) {
   at::Tensor x_BKD = tokenizer_->forward(batch, keep_BK);
   const at::Tensor of_patches = positions_.of_patches(batch, keep_BK, x_BKD);
   if (of_patches.defined()) x_BKD = x_BKD + of_patches;
@@ -160,20 +165,26 @@ Tokens Encoder::embed(const data::Batch& batch, const nn::Draws& draws, const at
     if (of_prefix.defined()) prefix_1PD = prefix_1PD + of_prefix;
     x_BKD = at::cat({prefix_1PD.expand({x_BKD.size(0), -1, -1}), x_BKD}, 1);
   }
-  Tokens tokens{end_dropout(x_BKD, options_.pos_drop_rate, draws, EndDraw::pos_drop), draws};
-  tokens.context.rotary = rotary_.on(x_BKD.device(), keep_BK);
-  tokens.context.key_mask_BT = key_mask(options_, batch, keep_BK);
-  return tokens;
+  return end_dropout(x_BKD, options_.pos_drop_rate, draws, EndDraw::pos_drop);
 }
 
-at::Tensor Encoder::run(const Tokens& tokens, Taps& tap, const std::vector<int>& inner,
-                        std::vector<at::Tensor>* inner_outputs) {
+nn::Context Encoder::context(const data::Batch& batch, const nn::Draws& draws,
+                             const at::Tensor& keep_BK, at::Device device) {
+  nn::Context context = draws;
+  context.rotary = rotary_.on(device, keep_BK);
+  context.key_mask_BT = key_mask(options_, batch, keep_BK);
+  return context;
+}
+
+at::Tensor Encoder::run(const Tokens& tokens, Taps& tap) {
   tap.offer("embed", tokens.x_BTD);
-  at::Tensor x_BTD =
-      tap.run("blocks", *blocks_, tokens.x_BTD, tokens.context, inner, inner_outputs);
-  if (norm_) x_BTD = norm_->forward(x_BTD);
-  tap.offer("norm", x_BTD);
-  return x_BTD;
+  return normalised(tap.run("blocks", *blocks_, tokens.x_BTD, tokens.context), tap);
+}
+
+at::Tensor Encoder::normalised(const at::Tensor& x_BTD, Taps& tap) const {
+  const at::Tensor y_BTD = norm_ ? norm_->forward(x_BTD) : x_BTD;
+  tap.offer("norm", y_BTD);
+  return y_BTD;
 }
 
 std::vector<nn::NamedTensor> Encoder::fixed_tensors() const {
@@ -199,7 +210,84 @@ std::vector<UnitSpec> Encoder::units(const std::vector<nn::NamedTensor>& all) {
 EncoderModel::EncoderModel(const config::Model& options)
     : options_(options),
       leaf_maker_(options),
-      encoder_(register_module("", std::make_shared<Encoder>(options))) {}
+      encoder_(register_module("", std::make_shared<Encoder>(options))) {
+  add_trunk("blocks", &encoder_->blocks());
+}
+
+std::vector<nn::Stack*> EncoderModel::stacks() {
+  std::vector<nn::Stack*> stacks;
+  for (const Trunk& trunk : trunks_) stacks.push_back(trunk.blocks);
+  return stacks;
+}
+
+Known EncoderModel::know(const data::Batch& batch, const nn::Draws& draws, Asks) const {
+  Known known{with_leaves(batch, draws), draws, {}};
+  known.masking.keep_BK = encoder_->draw_kept(known.batch, draws);
+  return known;
+}
+
+void EncoderModel::begin(Flow& flow, const Known& known, Taps&) {
+  flow.x_BTD = encoder_->tokens(known.batch, known.draws, known.masking.keep_BK);
+}
+
+void EncoderModel::between(Flow&, const Known&, Taps&) {}
+
+nn::Context EncoderModel::trunk_context(int, const Flow& flow, const Known& known) {
+  nn::Context context =
+      encoder_->context(known.batch, known.draws, known.masking.keep_BK, flow.x_BTD.device());
+  context.condition_BD = flow.condition_BD;
+  return context;
+}
+
+void EncoderModel::run_end(int t, Flow& flow, const Known& known, Taps& tap, Output& out) {
+  if (t == 0)
+    begin(flow, known, tap);
+  else if (t < static_cast<int>(trunks_.size()))
+    between(flow, known, tap);
+  else
+    conclude(flow, known, tap, out);
+}
+
+Output EncoderModel::run_all(const Known& known, const std::vector<std::string>& wanted) {
+  Output out;
+  std::vector<std::pair<std::string, int>> depths;
+  for (const Trunk& trunk : trunks_) depths.emplace_back(trunk.name, trunk.blocks->depth());
+  Taps tap(wanted, end_taps(), depths, out.taps);
+  const int last = static_cast<int>(trunks_.size());
+  Flow flow;
+  for (int t = 0; t < last; ++t) {
+    run_end(t, flow, known, tap, out);
+    if (t == 0) tap.offer("embed", flow.x_BTD);
+    flow.x_BTD = tap.run(trunks_[t].name, *trunks_[t].blocks, flow.x_BTD,
+                         trunk_context(t, flow, known), taps(t), &flow.inner);
+  }
+  run_end(last, flow, known, tap, out);
+  return out;
+}
+
+Output EncoderModel::forward(const data::Batch& batch, const nn::Draws& draws,
+                             const std::vector<std::string>& taps) {
+  return run_all(know(batch, draws, Asks::whole), taps);
+}
+
+nn::Context EncoderModel::context(int t, const Flow& flow, const data::Batch& batch,
+                                  const nn::Draws& draws) {
+  return trunk_context(t, flow, know(batch, draws, Asks::context));
+}
+
+void EncoderModel::run_end(int t, Flow& flow, const data::Batch& batch, const nn::Draws& draws,
+                           Output& out) {
+  std::map<std::string, at::Tensor> none;
+  Taps tap({}, {}, {}, none);
+  const bool is_last = t == static_cast<int>(trunks_.size());
+  const Asks who = t == 0 ? Asks::begin : is_last ? Asks::conclude : Asks::between;
+  run_end(t, flow, know(batch, draws, who), tap, out);
+}
+
+int EncoderModel::end_of(const std::string& unit) const {
+  // With one trunk, what leads from encoder to decoder is part of the last end.
+  return unit == "embed" ? 0 : unit == "decoder_embed" ? 1 : static_cast<int>(trunks_.size());
+}
 
 at::Tensor EncoderModel::features(const data::Batch& given, const nn::Draws& draws) {
   const data::Batch batch = with_leaves(given, draws);

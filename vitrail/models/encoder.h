@@ -15,6 +15,7 @@
 
 #include "vitrail/config/recipe.h"
 #include "vitrail/data/batch.h"
+#include "vitrail/models/chain.h"
 #include "vitrail/models/leaves.h"
 #include "vitrail/models/parts.h"
 #include "vitrail/models/tokenizer.h"
@@ -22,6 +23,7 @@
 #include "vitrail/nn/module.h"
 #include "vitrail/nn/norm.h"
 #include "vitrail/nn/stack.h"
+#include "vitrail/ops/masking.h"
 
 namespace vitrail::models {
 
@@ -83,11 +85,17 @@ class Encoder : public nn::Module {
   /// what patch dropout leaves out in training.
   /// throws Error naming both shapes when the input is not the model's; DataError for unknown variables.
   Tokens embed(const data::Batch& batch, const nn::Draws& draws, const at::Tensor& keep_BK = {});
+  /// The two halves of it: tokens with their positions, and what their blocks run in. keep_BK as given, undefined = all.
+  at::Tensor tokens(const data::Batch& batch, const nn::Draws& draws, const at::Tensor& keep_BK);
+  nn::Context context(const data::Batch& batch, const nn::Draws& draws, const at::Tensor& keep_BK,
+                      at::Device device);
+  /// Patches that patch dropout leaves, by ascending noise; undefined when all stay. Padding leaves go first.
+  at::Tensor draw_kept(const data::Batch& batch, const nn::Draws& draws) const;
 
-  /// The blocks, then the final norm when this encoder has one -> [B, T, D]. Offers the taps "embed", "blocks.i",
-  /// "norm". The outputs of the blocks `inner` (not normalised) go to inner_outputs in order.
-  at::Tensor run(const Tokens& tokens, Taps& tap, const std::vector<int>& inner = {},
-                 std::vector<at::Tensor>* inner_outputs = nullptr);
+  /// The blocks, then normalised() -> [B, T, D]. Offers the taps "embed", "blocks.i", "norm".
+  at::Tensor run(const Tokens& tokens, Taps& tap);
+  /// The final norm when this encoder has one; offers "norm".
+  at::Tensor normalised(const at::Tensor& x_BTD, Taps& tap) const;
 
   int64_t prefix_tokens() const { return prefix_; }
   /// L: patches of the grid, or leaves (per_channel: of all variables).
@@ -106,8 +114,6 @@ class Encoder : public nn::Module {
   std::vector<UnitSpec> units(const std::vector<nn::NamedTensor>& all);
 
  private:
-  at::Tensor draw_kept(const data::Batch& batch, const nn::Draws& draws) const;
-
   config::Model options_;
   int64_t prefix_;
   at::Tensor cls_token_, reg_token_;  // [1, 1, D], [1, R, D]
@@ -118,15 +124,35 @@ class Encoder : public nn::Module {
   std::shared_ptr<nn::Norm> norm_;
 };
 
-/// A model made of an encoder and what `Encoder` leaves to it: head or decoder.
-class EncoderModel : public Model {
+/// What follows from a batch and its draws alone.
+struct Known {
+  data::Batch batch;  // with leaves; diffusion: the image noisy, with its level and noise
+  nn::Draws draws;
+  ops::Masking masking;  // keep_BK: the patches that run, undefined = all; the rest mae only
+};
+
+/// A model made of an encoder and what `Encoder` leaves to it: head or decoder. One pass, whole or cut in pieces, is
+/// begin, the encoder's blocks, with a second trunk between and its blocks, then conclude.
+class EncoderModel : public Model, public Chain {
  public:
   explicit EncoderModel(const config::Model& options);
+  Encoder& encoder() { return *encoder_; }
+  Output forward(const data::Batch& batch, const nn::Draws& draws,
+                 const std::vector<std::string>& taps = {}) override;
+
+  Chain* chain() override { return this; }
+  std::vector<nn::Stack*> trunks() override { return stacks(); }
+  nn::Context context(int t, const Flow& flow, const data::Batch& batch,
+                      const nn::Draws& draws) override;
+  void run_end(int t, Flow& flow, const data::Batch& batch, const nn::Draws& draws,
+               Output& out) override;
+  int end_of(const std::string& unit) const override;
+
   /// Makes the leaves that the batch lacks; every forward of a derived model begins with with_leaves likewise.
   at::Tensor features(const data::Batch& batch, const nn::Draws& draws) override;
   /// The encoder's units, then one unit "head" of everything else.
   std::vector<UnitSpec> units() override;
-  std::vector<nn::Stack*> stacks() override { return {&encoder_->blocks()}; }
+  std::vector<nn::Stack*> stacks() override;
   double train_flops_per_sample() const override;
   data::Batch prepared(data::Batch batch, const nn::Draws& draws) const override {
     return with_leaves(batch, draws);
@@ -138,6 +164,24 @@ class EncoderModel : public Model {
   void set_fixed_tensor(const std::string& name, const at::Tensor& values) override;
 
  protected:
+  /// Who asks what is known: all that is needed to begin, between or to conclude, or a trunk's context.
+  enum class Asks { whole, begin, between, conclude, context };
+  virtual Known know(const data::Batch& batch, const nn::Draws& draws, Asks who) const;
+  /// End 0: the tokens of the first trunk.
+  virtual void begin(Flow& flow, const Known& known, Taps& tap);
+  /// Out of the first trunk, into the second.
+  virtual void between(Flow& flow, const Known& known, Taps& tap);
+  /// Out of the last trunk: output, and loss when there are labels.
+  virtual void conclude(Flow& flow, const Known& known, Taps& tap, Output& out) = 0;
+  /// In what trunk t runs.
+  virtual nn::Context trunk_context(int t, const Flow& flow, const Known& known);
+  /// Taps besides those of blocks.
+  virtual std::vector<std::string> end_taps() const = 0;
+  /// A second trunk; between() makes its tokens.
+  void add_trunk(const std::string& name, nn::Stack* trunk) { trunks_.push_back({name, trunk}); }
+  /// One whole pass.
+  Output run_all(const Known& known, const std::vector<std::string>& taps);
+
   data::Batch with_leaves(const data::Batch& batch, const nn::Draws& draws) const {
     return leaf_maker_.with_leaves(batch, draws);
   }
@@ -145,6 +189,15 @@ class EncoderModel : public Model {
   config::Model options_;
   LeafMaker leaf_maker_;
   std::shared_ptr<Encoder> encoder_;
+
+ private:
+  struct Trunk {
+    std::string name;  // of its blocks' taps and units
+    nn::Stack* blocks = nullptr;
+  };
+  void run_end(int t, Flow& flow, const Known& known, Taps& tap, Output& out);
+
+  std::vector<Trunk> trunks_;
 };
 
 }  // namespace vitrail::models

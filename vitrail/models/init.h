@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,8 @@
 #include "vitrail/nn/module.h"
 
 namespace vitrail::models {
+
+class Model;
 
 enum class Fill { keep, zeros, ones, constant, normal, uniform };
 
@@ -43,5 +46,12 @@ int64_t convolution_values(const config::Model& options);
 /// Fills CPU fp32 parameters in place.
 void initialise(const std::vector<nn::NamedTensor>& parameters, uint64_t seed,
                 const InitialRule& rule);
+
+/// The model of make_model before it has values: parameters that nothing has written to take no memory, so that a model
+/// larger than the machine can be filled and taken over one parameter at a time.
+std::shared_ptr<Model> make_model_deferred(const config::Model& options);
+/// Fills one whole parameter of such a model as make_model does.
+std::function<void(const nn::NamedTensor& parameter)> initial_values(const config::Model& options,
+                                                                     uint64_t seed);
 
 }  // namespace vitrail::models

@@ -83,6 +83,7 @@ void Mae::add_decoder() {
                            encoder_->blocks().depth()};
     decoder_blocks_ =
         register_module("decoder_blocks", make_trunk(decoder_options(options_), sizes));
+    add_trunk("decoder_blocks", decoder_blocks_.get());
     decoder_rotary_ =
         RotaryTable(options_, encoder_->prefix_tokens(), width / options_.decoder_num_heads,
                     options_.decoder_rope_theta.value_or(options_.rope_theta));
@@ -158,23 +159,38 @@ at::Tensor Mae::add_decoder_positions(const at::Tensor& x, const data::Batch& ba
                  1);
 }
 
-at::Tensor Mae::decode(const at::Tensor& latent, const ops::Masking& masking,
-                       const data::Batch& batch, const nn::Draws& draws, Taps& tap) {
-  at::Tensor x = restore(decoder_embed_ ? decoder_embed_->forward(latent) : latent, masking);
-  x = add_decoder_positions(x, batch);
-  tap.offer("decoder_embed", x);
-  if (decoder_blocks_) {
-    nn::Context context = draws;
-    context.rotary = decoder_rotary_.on(x.device());
-    context.key_mask_BT = key_mask(options_, batch);
-    x = tap.run("decoder_blocks", *decoder_blocks_, x, context);
-  }
-  if (decoder_norm_) x = decoder_norm_->forward(x);
+Known Mae::know(const data::Batch& given, const nn::Draws& draws, Asks) const {
+  Known known{with_leaves(given, draws), draws, {}};
+  known.masking = mask(known.batch, draws);
+  return known;
+}
+
+nn::Context Mae::trunk_context(int t, const Flow& flow, const Known& known) {
+  if (t == 0) return EncoderModel::trunk_context(t, flow, known);
+  nn::Context context = known.draws;
+  context.rotary = decoder_rotary_.on(flow.x_BTD.device());
+  context.key_mask_BT = key_mask(options_, known.batch);
+  return context;
+}
+
+void Mae::between(Flow& flow, const Known& known, Taps& tap) {
+  const at::Tensor latent = encoder_->normalised(flow.x_BTD, tap);
+  const at::Tensor x = decoder_embed_ ? decoder_embed_->forward(latent) : latent;
+  flow.x_BTD = add_decoder_positions(restore(x, known.masking), known.batch);
+  tap.offer("decoder_embed", flow.x_BTD);
+}
+
+void Mae::conclude(Flow& flow, const Known& known, Taps& tap, Output& out) {
+  if (!decoder_blocks_) between(flow, known, tap);
+  const at::Tensor x = decoder_norm_ ? decoder_norm_->forward(flow.x_BTD) : flow.x_BTD;
   tap.offer("decoder_norm", x);
   const at::Tensor x_BLD = x.slice(1, encoder_->prefix_tokens());
-  const std::vector<int64_t> channels = encoder_->channels_of(batch);
-  return trees_per_channel(options_) ? decoder_pred_->forward_apart(x_BLD, channels)
-                                     : decoder_pred_->forward(x_BLD, channels);
+  const std::vector<int64_t> channels = encoder_->channels_of(known.batch);
+  out.output = (trees_per_channel(options_) ? decoder_pred_->forward_apart(x_BLD, channels)
+                                            : decoder_pred_->forward(x_BLD, channels))
+                   .to(at::kFloat);
+  out.mask = known.masking.mask_BL;
+  out.loss = loss(known.batch, out.output, out.mask);
 }
 
 at::Tensor Mae::loss(const data::Batch& batch, const at::Tensor& prediction,
@@ -190,21 +206,6 @@ at::Tensor Mae::loss(const data::Batch& batch, const at::Tensor& prediction,
   return reconstruction_loss(prediction, target_BLS, mask_BL, options_);
 }
 
-Output Mae::forward(const data::Batch& given, const nn::Draws& draws,
-                    const std::vector<std::string>& taps) {
-  const data::Batch batch = with_leaves(given, draws);
-  Output out;
-  std::vector<std::pair<std::string, int>> trunks{{"blocks", encoder_->blocks().depth()}};
-  if (decoder_blocks_) trunks.emplace_back("decoder_blocks", decoder_blocks_->depth());
-  Taps tap(taps, {"embed", "norm", "decoder_embed", "decoder_norm"}, trunks, out.taps);
-  const ops::Masking masking = mask(batch, draws);
-  const at::Tensor latent = encoder_->run(encoder_->embed(batch, draws, masking.keep_BK), tap);
-  out.output = decode(latent, masking, batch, draws, tap).to(at::kFloat);
-  out.mask = masking.mask_BL;
-  out.loss = loss(batch, out.output, out.mask);
-  return out;
-}
-
 std::vector<UnitSpec> Mae::units() {
   const std::vector<nn::NamedTensor> all = named_parameters();
   std::vector<UnitSpec> units = encoder_->units(all);
@@ -214,12 +215,6 @@ std::vector<UnitSpec> Mae::units() {
   if (decoder_blocks_) add_trunk_units(units, all, "decoder_blocks", decoder_blocks_.get());
   units.push_back({"head", remaining(all, units)});
   return units;
-}
-
-std::vector<nn::Stack*> Mae::stacks() {
-  std::vector<nn::Stack*> stacks = EncoderModel::stacks();
-  if (decoder_blocks_) stacks.push_back(decoder_blocks_.get());
-  return stacks;
 }
 
 double Mae::train_flops_per_sample() const {

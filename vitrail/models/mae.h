@@ -24,32 +24,34 @@
 
 namespace vitrail::models {
 
+/// output: prediction [B, L, S]; mask [B, L]; loss always. Masks come from batch.mask_noise [B, L], or are drawn from the
+/// seed by sample id.
 class Mae : public EncoderModel {
  public:
   /// throws ConfigError when the options contradict each other or mask everything.
   explicit Mae(const config::Model& options);
 
   Task task() const override { return Task::reconstruction; }
-  /// output: prediction [B, L, S]; mask [B, L]; loss always. Masks come from batch.mask_noise [B, L], or are drawn from
-  /// the seed by sample id.
-  Output forward(const data::Batch& batch, const nn::Draws& draws,
-                 const std::vector<std::string>& taps = {}) override;
   data::Batch prepared(data::Batch batch, const nn::Draws& draws) const override;
   std::vector<UnitSpec> units() override;
-  std::vector<nn::Stack*> stacks() override;
   double train_flops_per_sample() const override;
   int64_t tokens_per_sample() const override { return kept_ + encoder_->prefix_tokens(); }
   std::vector<nn::NamedTensor> fixed_tensors() const override;
   void set_fixed_tensor(const std::string& name, const at::Tensor& values) override;
 
  private:
+  Known know(const data::Batch& batch, const nn::Draws& draws, Asks who) const override;
+  void between(Flow& flow, const Known& known, Taps& tap) override;
+  void conclude(Flow& flow, const Known& known, Taps& tap, Output& out) override;
+  nn::Context trunk_context(int t, const Flow& flow, const Known& known) override;
+  std::vector<std::string> end_taps() const override {
+    return {"embed", "norm", "decoder_embed", "decoder_norm"};
+  }
   bool has_transformer_decoder() const { return options_.decoder == "transformer"; }
   void add_decoder();
   void add_decoder_variables(int64_t width);
   at::Tensor mask_noise(const data::Batch& batch, const nn::Draws& draws) const;
   ops::Masking mask(const data::Batch& batch, const nn::Draws& draws) const;
-  at::Tensor decode(const at::Tensor& latent, const ops::Masking& masking, const data::Batch& batch,
-                    const nn::Draws& draws, Taps& tap);
   at::Tensor restore(const at::Tensor& x, const ops::Masking& masking) const;
   at::Tensor add_decoder_positions(const at::Tensor& x, const data::Batch& batch) const;
   /// [1, L, D'] of leaves whose variables the decoder is told; undefined otherwise.

@@ -1,5 +1,6 @@
 #include <map>
 
+#include <ATen/Context.h>
 #include <ATen/core/grad_mode.h>
 
 #include "vitrail/core/error.h"
@@ -10,6 +11,7 @@
 #include "vitrail/models/sap.h"
 #include "vitrail/models/unetr.h"
 #include "vitrail/models/vit.h"
+#include "vitrail/nn/engine.h"
 #include "vitrail/ops/attention.h"
 
 namespace vitrail::models {
@@ -53,6 +55,23 @@ std::shared_ptr<Model> make_model(const config::Model& options, uint64_t seed) {
   return model;
 }
 
+std::shared_ptr<Model> make_model_deferred(const config::Model& options) {
+  // Filling fresh memory, a debugging aid of deterministic runs, would touch all of it.
+  at::Context& context = at::globalContext();
+  const bool fills = context.deterministicFillUninitializedMemory();
+  context.setDeterministicFillUninitializedMemory(false);
+  const std::shared_ptr<Model> model = family_of(options).build(options);
+  context.setDeterministicFillUninitializedMemory(fills);
+  return model;
+}
+
+std::function<void(const nn::NamedTensor&)> initial_values(const config::Model& options,
+                                                           uint64_t seed) {
+  return [rule = family_of(options).initial(options), seed](const nn::NamedTensor& parameter) {
+    initialise({parameter}, seed, rule);
+  };
+}
+
 std::shared_ptr<Model> make_model_shapes(const config::Model& options) {
   const nn::ShapesOnly shapes_only;
   return family_of(options).build(options);
@@ -60,7 +79,7 @@ std::shared_ptr<Model> make_model_shapes(const config::Model& options) {
 
 void configure(Model& model, const config::Train& train) {
   for (nn::Stack* stack : model.stacks()) {
-    stack->set_engine(nn::autograd_engine(train.recompute == "block"));
+    stack->set_engine(nn::autograd_engine(nn::engine_options(train)));
     for (int i = 0; i < stack->depth(); ++i) {
       if (train.attention == "plain")
         stack->block(i).attention().set_attend([](const at::Tensor& q, const at::Tensor& k,

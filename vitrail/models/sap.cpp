@@ -1,7 +1,5 @@
 #include "vitrail/models/sap.h"
 
-#include <utility>
-
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/matmul.h>
 
@@ -45,35 +43,31 @@ at::Tensor Sap::add_bias(const at::Tensor& logits) const {
   return logits.to(wide) + head_bias_.to(wide).view(shape);
 }
 
-Output Sap::finish_leaves(Output out, const at::Tensor& logits_BCLP, const data::Batch& batch,
-                          bool training) const {
+void Sap::finish_leaves(Output& out, const at::Tensor& logits_BCLP, const data::Batch& batch,
+                        bool training) const {
   const bool on_image = options_.adaptive.loss_space == "image";
   if (batch.label.defined() && !on_image)
     out.loss = leaf_label_loss(logits_BCLP, batch.label, batch.leaf_boxes, options_);
   if (training && !on_image) {
     out.output = logits_BCLP;
-    return out;
+    return;
   }
   const at::Tensor pasted =
       paste_leaves(logits_BCLP.to(at::kFloat).contiguous(), batch.leaf_boxes, options_);
-  return finish(std::move(out), pasted, on_image ? batch.label : at::Tensor());
+  finish(out, pasted, on_image ? batch.label : at::Tensor());
 }
 
-Output Sap::forward(const data::Batch& given, const nn::Draws& draws,
-                    const std::vector<std::string>& taps) {
-  const data::Batch batch = with_leaves(given, draws);
-  Output out;
-  Taps tap(taps, {"embed", "norm"}, {{"blocks", encoder_->blocks().depth()}}, out.taps);
-  const at::Tensor patches_BLS = decode(encoder_->run(encoder_->embed(batch, draws), tap));
+void Sap::conclude(Flow& flow, const Known& known, Taps& tap, Output& out) {
+  const at::Tensor patches_BLS = decode(encoder_->normalised(flow.x_BTD, tap));
   if (adaptive()) {
     const at::Tensor logits_BLCP = patches_BLS.unflatten(2, {options_.num_classes, -1});
-    return finish_leaves(std::move(out), add_bias(logits_BLCP.transpose(1, 2)), batch,
-                         draws.training);
+    finish_leaves(out, add_bias(logits_BLCP.transpose(1, 2)), known.batch, known.draws.training);
+    return;
   }
   const at::Tensor logits =
       ops::unpatchify(patches_BLS, ops::patch_grid(options_.image_size, options_.patch_size),
                       options_.patch_size, ops::PatchOrder::channel_first);
-  return finish(std::move(out), add_bias(logits), batch.label);
+  finish(out, add_bias(logits), known.batch.label);
 }
 
 double Sap::train_flops_per_sample() const {

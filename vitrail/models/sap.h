@@ -20,25 +20,25 @@
 
 namespace vitrail::models {
 
+/// output: logits [B, classes, sides...]; loss when there are labels [B, sides...]. In training with a loss on leaves
+/// nothing needs the image, and output is what there is: logits [B, classes, L, P^k] of the leaves.
 class Sap : public Segmenter {
  public:
   /// throws ConfigError when the options contradict each other.
   explicit Sap(const config::Model& options);
 
-  /// output: logits [B, classes, sides...]; loss when there are labels [B, sides...]. In training with a loss on leaves
-  /// nothing needs the image, and output is what there is: logits [B, classes, L, P^k] of the leaves.
-  Output forward(const data::Batch& batch, const nn::Draws& draws,
-                 const std::vector<std::string>& taps = {}) override;
   /// The trunk, and 6 per multiply-add of the product with neck and head in one; their own product, once a batch, is
   /// left out.
   double train_flops_per_sample() const override;
 
  private:
+  void conclude(Flow& flow, const Known& known, Taps& tap, Output& out) override;
+  std::vector<std::string> end_taps() const override { return {"embed", "norm"}; }
   /// Logits without their bias, patch by patch: [B, L, classes * P^k].
   at::Tensor decode(const at::Tensor& x_BLD) const;
   at::Tensor add_bias(const at::Tensor& logits) const;
-  Output finish_leaves(Output out, const at::Tensor& logits_BCLP, const data::Batch& batch,
-                       bool training) const;
+  void finish_leaves(Output& out, const at::Tensor& logits_BCLP, const data::Batch& batch,
+                     bool training) const;
 
   at::Tensor neck_, head_, head_bias_;
 };

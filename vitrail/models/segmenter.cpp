@@ -68,12 +68,11 @@ std::vector<UnitSpec> Segmenter::units() {
   return units;
 }
 
-Output Segmenter::finish(Output out, const at::Tensor& logits, const at::Tensor& label) const {
+void Segmenter::finish(Output& out, const at::Tensor& logits, const at::Tensor& label) const {
   out.output = logits.to(ops::statistics_type(logits.scalar_type()));
-  if (!label.defined()) return out;
+  if (!label.defined()) return;
   out.loss = options_.loss == "mse" ? values_loss(out.output, label)
                                     : segmentation_loss(out.output, label, options_);
-  return out;
 }
 
 at::Tensor as_map(const at::Tensor& x_BLD, at::IntArrayRef grid) {

@@ -24,9 +24,8 @@ class Segmenter : public EncoderModel {
  protected:
   int64_t axes() const { return static_cast<int64_t>(options_.image_size.size()); }
   bool adaptive() const { return options_.num_leaves() > 0; }
-  at::ScalarType dtype() const { return encoder_->tokenizer().dtype(); }
   /// Logits or values in fp32 (fp64 stays) and their loss when there are labels.
-  Output finish(Output out, const at::Tensor& logits, const at::Tensor& label) const;
+  void finish(Output& out, const at::Tensor& logits, const at::Tensor& label) const;
   /// Forward and backward of the decoder: six operations per multiply-add, in addition to the encoder's.
   double with_decoder(double multiply_adds) const {
     return EncoderModel::train_flops_per_sample() + 6.0 * multiply_adds;

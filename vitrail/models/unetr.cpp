@@ -81,20 +81,20 @@ int64_t Unetr::places(int64_t scale) const {
   return count;
 }
 
-std::vector<std::string> Unetr::ends() const {
+std::vector<std::string> Unetr::end_taps() const {
   std::vector<std::string> ends{"embed", "norm"};
   if (options_.skips) ends.insert(ends.end(), {"enc1", "enc2", "enc3", "enc4"});
   if (!linear()) ends.insert(ends.end(), {"dec5", "dec4", "dec3", "dec2"});
   return ends;
 }
 
-at::Tensor Unetr::image_of(const data::Batch& batch) const {
+at::Tensor Unetr::image_of(const data::Batch& batch, at::ScalarType dtype) const {
   VT_CHECK(batch.image.defined(),
            "[unetr] the first skip reads the image; give 'image' beside the leaves, or set "
            "model.skips=false");
   const std::vector<int64_t> channels = encoder_->channels_of(batch);
   check_image(options_, static_cast<int64_t>(channels.size()), batch.image);
-  const at::Tensor image = batch.image.to(dtype());
+  const at::Tensor image = batch.image.to(dtype);
   const int64_t known = known_channels(options_);
   std::vector<int64_t> every(known);
   std::iota(every.begin(), every.end(), 0);
@@ -140,29 +140,29 @@ at::Tensor Unetr::decode(const at::Tensor& latent, Taps& tap) const {
   return out_->forward(doubles_to_image() ? x : to_image(x));
 }
 
-Output Unetr::forward(const data::Batch& given, const nn::Draws& draws,
-                      const std::vector<std::string>& taps) {
-  const data::Batch batch = with_leaves(given, draws);
-  Output out;
-  Taps tap(taps, ends(), {{"blocks", encoder_->blocks().depth()}}, out.taps);
-  const at::Tensor image = options_.skips ? image_of(batch) : at::Tensor();
+std::vector<int> Unetr::taps(int) const {
+  if (!options_.skips) return {};
   const int step = static_cast<int>(options_.depth / 4);
-  std::vector<int> inner_blocks;
-  if (options_.skips) inner_blocks = {step, 2 * step, 3 * step};
-  std::vector<at::Tensor> inner;
-  const at::Tensor x_BLD = encoder_->run(encoder_->embed(batch, draws), tap, inner_blocks, &inner);
+  return {step, 2 * step, 3 * step};
+}
+
+void Unetr::conclude(Flow& flow, const Known& known, Taps& tap, Output& out) {
+  const data::Batch& batch = known.batch;
+  const at::Tensor x_BLD = encoder_->normalised(flow.x_BTD, tap);
   const at::Tensor shares_BGL =
       adaptive() ? leaf_shares(batch.leaf_boxes, options_.image_size, grid_) : at::Tensor();
   if (linear()) {
     const at::Tensor logits = map(head_->forward(x_BLD), shares_BGL);
-    return finish(std::move(out), to_image(logits.to(ops::statistics_type(logits.scalar_type()))),
-                  batch.label);
+    finish(out, to_image(logits.to(ops::statistics_type(logits.scalar_type()))), batch.label);
+    return;
   }
   const at::Tensor latent = map(x_BLD, shares_BGL);
+  std::vector<at::Tensor> inner = std::move(flow.inner);
   for (at::Tensor& x : inner) x = map(x, shares_BGL);
-  return finish(std::move(out),
-                options_.skips ? decode(image, latent, inner, tap) : decode(latent, tap),
-                batch.label);
+  finish(out,
+         options_.skips ? decode(image_of(batch, x_BLD.scalar_type()), latent, inner, tap)
+                        : decode(latent, tap),
+         batch.label);
 }
 
 double Unetr::train_flops_per_sample() const {

@@ -30,28 +30,30 @@
 
 namespace vitrail::models {
 
+/// output: logits [B, classes, sides...]; loss when there are labels [B, sides...].
 class Unetr : public Segmenter {
  public:
   /// throws ConfigError when the options contradict each other.
   explicit Unetr(const config::Model& options);
 
-  /// output: logits [B, classes, sides...]; loss when there are labels [B, sides...].
-  Output forward(const data::Batch& batch, const nn::Draws& draws,
-                 const std::vector<std::string>& taps = {}) override;
   /// The trunk, and 6 per multiply-add of the decoder's convolutions.
   double train_flops_per_sample() const override;
 
+  /// With skips the blocks d, 2d and 3d.
+  std::vector<int> taps(int t) const override;
+
  private:
+  void conclude(Flow& flow, const Known& known, Taps& tap, Output& out) override;
+  std::vector<std::string> end_taps() const override;
   bool linear() const { return options_.decoder == "linear"; }
   /// 16 times the grid is the image.
   bool doubles_to_image() const { return options_.patch_size == 16; }
   int64_t places(int64_t scale) const;  // of the grid, each side `scale` times
-  std::vector<std::string> ends() const;
   void add_skips();
   void add_doublings();
 
-  /// The image with every channel that the model knows, in the parameters' type.
-  at::Tensor image_of(const data::Batch& batch) const;
+  /// The image with every channel that the model knows, in type `dtype`.
+  at::Tensor image_of(const data::Batch& batch, at::ScalarType dtype) const;
   /// Tokens in their places; `shares` of leaf_shares for adaptive ones.
   at::Tensor map(const at::Tensor& x_BLD, const at::Tensor& shares_BGL) const;
   at::Tensor to_image(const at::Tensor& x) const;

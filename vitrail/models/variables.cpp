@@ -8,6 +8,7 @@
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
 
 #include "vitrail/core/error.h"
 #include "vitrail/ops/masking.h"
@@ -27,6 +28,7 @@ class QueryingAggregator : public Aggregator {
   at::Tensor forward(const at::Tensor& x_MVD, const std::vector<int64_t>& ids) const override {
     return cross_->forward(x_MVD, ids);
   }
+  CrossAggregator* cross() override { return cross_.get(); }
 
  private:
   std::shared_ptr<CrossAggregator> cross_;
@@ -66,10 +68,20 @@ CrossAggregator::CrossAggregator(const config::Model& options, at::Tensor query)
   if (Q > 1) merge_ = register_module("merge", std::make_shared<nn::Linear>(Q * D, D));
 }
 
+void CrossAggregator::divide(nn::SharedInput enter, nn::Product leave, nn::Part part) {
+  enter_ = std::move(enter);
+  for (nn::Linear* layer : {q_.get(), kv_.get()}) layer->set_outputs(part);
+  proj_->set_product(std::move(leave), {});
+}
+
 at::Tensor CrossAggregator::forward(const at::Tensor& x_MVD, const std::vector<int64_t>&) const {
-  const int64_t M = x_MVD.size(0), V = x_MVD.size(1), D = x_MVD.size(2), N = num_heads_, E = D / N;
-  at::Tensor q_QNE = q_->forward(query_).view({-1, N, E});
-  const at::Tensor kv_MV2NE = kv_->forward(x_MVD).view({M, V, 2, N, E});
+  const int64_t M = x_MVD.size(0), V = x_MVD.size(1), E = x_MVD.size(2) / num_heads_;
+  const auto run = [&](nn::Linear& layer, const at::Tensor& x) {
+    return enter_ ? enter_(x, {&layer})[0] : layer.forward(x);
+  };
+  // N: the heads that are here.
+  at::Tensor q_QNE = run(*q_, query_).view({query_.size(1), -1, E});
+  const at::Tensor kv_MV2NE = run(*kv_, x_MVD).view({M, V, 2, -1, E});
   at::Tensor k_MVNE = kv_MV2NE.select(2, 0);
   if (q_norm_) q_QNE = q_norm_->forward(q_QNE), k_MVNE = k_norm_->forward(k_MVNE);
   // Products over few tokens at very many places: plain ones, because fused attention limits the batch.
@@ -77,7 +89,8 @@ at::Tensor CrossAggregator::forward(const at::Tensor& x_MVD, const std::vector<i
       at::matmul(q_QNE.transpose(0, 1), k_MVNE.permute({0, 2, 3, 1})) / std::sqrt(double(E));
   const at::Tensor p_MNQV = at::softmax(scores_MNQV, -1, at::kFloat).to(x_MVD.scalar_type());
   const at::Tensor v_MNVE = kv_MV2NE.select(2, 1).transpose(1, 2);
-  const at::Tensor merged_MQD = at::matmul(p_MNQV, v_MNVE).transpose(1, 2).reshape({M, -1, D});
+  const at::Tensor merged_MQD =
+      at::matmul(p_MNQV, v_MNVE).transpose(1, 2).reshape({M, query_.size(1), -1});
   const at::Tensor out_MQD = proj_->forward(merged_MQD);
   return merge_ ? merge_->forward(out_MQD.flatten(1)) : out_MQD.squeeze(1);
 }
@@ -130,23 +143,27 @@ void VariableTokenizer::add_aggregation() {
 }
 
 at::Tensor VariableTokenizer::patches(const data::Batch& batch, int64_t variables,
-                                      const at::Tensor& keep_BK) const {
+                                      const at::Tensor& keep_BK,
+                                      const std::optional<std::vector<int64_t>>& places) const {
+  const auto chosen = [&](const at::Tensor& channels) {
+    return places ? channels.index_select(1, indices_.on(channels.device(), *places)) : channels;
+  };
   at::Tensor patches_BVLS;
   if (adaptive()) {
     check_leaves(options_, variables, batch);
-    patches_BVLS = batch.leaf_tokens.to(dtype());
+    patches_BVLS = chosen(batch.leaf_tokens).to(dtype());
     if (trees_per_channel(options_))
       patches_BVLS = patches_BVLS.squeeze(1).unflatten(1, {variables, -1});
   } else {
     check_image(options_, variables, batch.image);
-    const at::Tensor single = batch.image.to(dtype()).flatten(0, 1).unsqueeze(1);
-    patches_BVLS =
-        ops::patchify(single, options_.patch_size, ops::PatchOrder::channel_first)
-            .view({batch.image.size(0), variables, num_patches(), patch_pixels(options_)});
+    const at::Tensor image = chosen(batch.image);
+    const at::Tensor single = image.to(dtype()).flatten(0, 1).unsqueeze(1);
+    patches_BVLS = ops::patchify(single, options_.patch_size, ops::PatchOrder::channel_first)
+                       .view({image.size(0), image.size(1), num_patches(), patch_pixels(options_)});
   }
   if (!keep_BK.defined()) return patches_BVLS;
-  return patches_BVLS.gather(
-      2, keep_BK.unsqueeze(1).unsqueeze(-1).expand({-1, variables, -1, patches_BVLS.size(3)}));
+  return patches_BVLS.gather(2, keep_BK.unsqueeze(1).unsqueeze(-1).expand(
+                                    {-1, patches_BVLS.size(1), -1, patches_BVLS.size(3)}));
 }
 
 /// One batched product over the variables, each with its own weight.
@@ -185,25 +202,74 @@ at::Tensor VariableTokenizer::embed(const at::Tensor& patches_VMS,
   return offsets_V1D.defined() ? x_VMD + offsets_V1D : x_VMD;
 }
 
+at::Tensor VariableTokenizer::group_token(int64_t g, const at::Tensor& x_MVD,
+                                          const std::vector<int64_t>& ids) const {
+  const int64_t of_group = variables_of_group();
+  std::vector<int64_t> places, members;  // in the batch; inside the group
+  for (size_t v = 0; v < ids.size(); ++v)
+    if (ids[v] / of_group == g)
+      places.push_back(static_cast<int64_t>(v)), members.push_back(ids[v] % of_group);
+  if (places.empty()) return {};
+  const Aggregator& group = *groups_[groups_.size() > 1 ? g : 0];
+  return group.forward(x_MVD.index_select(1, indices_.on(x_MVD.device(), places)), members);
+}
+
 /// Groups without a variable in this batch are left out.
 at::Tensor VariableTokenizer::aggregate(const at::Tensor& x_MVD,
                                         const std::vector<int64_t>& ids) const {
   if (groups_.empty()) return final_->forward(x_MVD, ids);
-  const int64_t of_group = known_channels(options_) / options_.aggregation.groups;
   std::vector<at::Tensor> tokens;
   std::vector<int64_t> present;
   for (int64_t g = 0; g < options_.aggregation.groups; ++g) {
-    std::vector<int64_t> places, members;  // in the batch; inside the group
-    for (size_t v = 0; v < ids.size(); ++v)
-      if (ids[v] / of_group == g)
-        places.push_back(static_cast<int64_t>(v)), members.push_back(ids[v] % of_group);
-    if (places.empty()) continue;
-    const Aggregator& group = *groups_[groups_.size() > 1 ? g : 0];
-    tokens.push_back(
-        group.forward(x_MVD.index_select(1, indices_.on(x_MVD.device(), places)), members));
-    present.push_back(g);
+    const at::Tensor token = group_token(g, x_MVD, ids);
+    if (token.defined()) tokens.push_back(token), present.push_back(g);
   }
   return final_->forward(at::stack(tokens, 1), present);
+}
+
+void VariableTokenizer::set_share(ChannelShare share) {
+  VT_REQUIRE(ConfigError, !groups_.empty() && options_.aggregation.groups % share.of == 0,
+             "[config] parallel.split_channels needs model.aggregation.groups to be a multiple of "
+             "parallel.tensor, and more than one variable, but got {} and {}",
+             groups_.empty() ? 0 : options_.aggregation.groups, share.of);
+  share_ = std::move(share);
+}
+
+std::vector<CrossAggregator*> VariableTokenizer::cross_of_groups() const {
+  std::vector<CrossAggregator*> found;
+  for (const std::shared_ptr<Aggregator>& group : groups_)
+    if (group->cross()) found.push_back(group->cross());
+  return found;
+}
+
+at::Tensor VariableTokenizer::forward_shared(const data::Batch& batch,
+                                             const std::vector<int64_t>& ids,
+                                             const at::Tensor& keep_BK) const {
+  const int64_t groups = options_.aggregation.groups, here = groups / share_.of;
+  const int64_t first = share_.index * here, of_group = variables_of_group();
+  std::vector<int64_t> places, own, present;
+  std::vector<bool> has(groups);
+  for (size_t v = 0; v < ids.size(); ++v) {
+    const int64_t g = ids[v] / of_group;
+    has[g] = true;
+    if (g >= first && g < first + here)
+      places.push_back(static_cast<int64_t>(v)), own.push_back(ids[v]);
+  }
+  const at::Tensor patches_BVKS = patches(batch, static_cast<int64_t>(ids.size()), keep_BK, places);
+  const auto V = static_cast<int64_t>(own.size());
+  const int64_t M = patches_BVKS.size(0) * patches_BVKS.size(2);
+  const at::Tensor none =
+      at::zeros({M, options_.embed_dim}, patches_BVKS.options().requires_grad(false));
+  at::Tensor x_MVD;
+  if (V > 0) x_MVD = embed(patches_BVKS.transpose(0, 1).reshape({V, M, -1}), own).transpose(0, 1);
+  std::vector<at::Tensor> tokens;
+  for (int64_t g = first; g < first + here; ++g)
+    tokens.push_back(has[g] ? group_token(g, x_MVD, own) : none);
+  for (int64_t g = 0; g < groups; ++g)
+    if (has[g]) present.push_back(g);
+  const at::Tensor x_GMD = share_.gather(at::stack(tokens));
+  return final_->forward(
+      x_GMD.index_select(0, indices_.on(x_GMD.device(), present)).transpose(0, 1), present);
 }
 
 /// Kept leaves are any of any variables', so all are embedded by their variables' layers before some are left out.
@@ -222,6 +288,11 @@ at::Tensor VariableTokenizer::forward(const data::Batch& batch, const at::Tensor
   VT_REQUIRE(DataError, !options_.single_channel || V == 1,
              "[model] with model.single_channel a batch must hold one variable but holds {}", V);
   if (trees_per_channel(options_)) return embed_apart(patches(batch, V, {}), ids, keep_BK);
+  if (share_.of > 1) {
+    const at::Tensor x_MD = forward_shared(batch, ids, keep_BK);
+    const int64_t B = (adaptive() ? batch.leaf_tokens : batch.image).size(0);
+    return x_MD.view({B, -1, options_.embed_dim});
+  }
   const at::Tensor patches_BVKS = patches(batch, V, keep_BK);
   const int64_t B = patches_BVKS.size(0), K = patches_BVKS.size(2);
   const at::Tensor x_VMD = embed(patches_BVKS.transpose(0, 1).reshape({V, B * K, -1}), ids);

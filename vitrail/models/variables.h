@@ -6,7 +6,9 @@
 /// Shapes   B batch, K patches, V variables of the batch, M = B * K, Q queries, D width, N heads, E head width.
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,9 +19,13 @@
 
 namespace vitrail::models {
 
+class CrossAggregator;
+
 /// Several tokens a place become one; tokens may be missing.
 class Aggregator : public nn::Module {
  public:
+  /// The attention inside, if that is how this one works.
+  virtual CrossAggregator* cross() { return nullptr; }
   /// x_MVD: the tokens `ids` (ascending or not) out of those that this aggregator knows -> [M, D]
   virtual at::Tensor forward(const at::Tensor& x_MVD, const std::vector<int64_t>& ids) const = 0;
 };
@@ -43,13 +49,26 @@ class CrossAggregator : public Aggregator {
  public:
   /// `query` [1, Q, D] belongs to the owner.
   CrossAggregator(const config::Model& options, at::Tensor query);
+  CrossAggregator* cross() override { return this; }
+  int64_t num_heads() const { return num_heads_; }
+  /// Heads are divided over ranks: q and kv run by `enter`, proj by `leave`; `part`: this rank's.
+  void divide(nn::SharedInput enter, nn::Product leave, nn::Part part);
   at::Tensor forward(const at::Tensor& x_MVD, const std::vector<int64_t>& ids) const override;
 
  private:
   at::Tensor query_;
   int64_t num_heads_;
+  nn::SharedInput enter_;
   std::shared_ptr<nn::Linear> q_, kv_, proj_, merge_;
   std::shared_ptr<nn::Norm> q_norm_, k_norm_;
+};
+
+/// Ranks that share the variables: each embeds and aggregates those of an equal run of groups.
+/// Paper    D-CHAG: arXiv:2506.21411.
+struct ChannelShare {
+  int64_t index = 0, of = 1;
+  /// [G / of, M, D] of every rank -> [G, M, D], rank by rank.
+  std::function<at::Tensor(const at::Tensor&)> gather;
 };
 
 /// Names    var_embed [1, V, D]; token_embeds.I.*; var_groups.G.* (weight, or query, q, kv, proj); var_query [1, Q, D];
@@ -65,11 +84,18 @@ class VariableTokenizer : public Tokenizer {
   at::ScalarType dtype() const override { return layers_[0]->dtype(); }
   std::vector<std::string> prefixes() const override;
 
+  /// throws ConfigError when there are no groups or the ranks do not divide them.
+  void set_share(ChannelShare share);
+  /// The attention of the groups and of the aggregation over them, as far as there is some.
+  std::vector<CrossAggregator*> cross_of_groups() const;
+  CrossAggregator* cross_of_all() const { return final_ ? final_->cross() : nullptr; }
+
  private:
   bool adaptive() const { return options_.num_leaves() > 0; }
   void add_aggregation();
-  /// The batch's patches one variable at a time, [B, V, K, P^k].
-  at::Tensor patches(const data::Batch& batch, int64_t variables, const at::Tensor& keep_BK) const;
+  /// The batch's patches one variable at a time, [B, V, K, P^k]: of all its `variables`, or of those at `places`.
+  at::Tensor patches(const data::Batch& batch, int64_t variables, const at::Tensor& keep_BK,
+                     const std::optional<std::vector<int64_t>>& places = {}) const;
   /// [V, M, D] with the variables' embeddings added.
   at::Tensor embed(const at::Tensor& patches_VMS, const std::vector<int64_t>& ids) const;
   at::Tensor embed_separately(const at::Tensor& patches_VMS, const at::Tensor& offsets_V1D,
@@ -78,12 +104,21 @@ class VariableTokenizer : public Tokenizer {
   at::Tensor embed_apart(const at::Tensor& patches_BVLS, const std::vector<int64_t>& ids,
                          const at::Tensor& keep_BK) const;
   at::Tensor aggregate(const at::Tensor& x_MVD, const std::vector<int64_t>& ids) const;
+  int64_t variables_of_group() const {
+    return known_channels(options_) / options_.aggregation.groups;
+  }
+  /// The token of group g, [M, D]; undefined when x_MVD has none of its variables.
+  at::Tensor group_token(int64_t g, const at::Tensor& x_MVD, const std::vector<int64_t>& ids) const;
+  /// This rank's groups' tokens, then everyone's -> [M, D].
+  at::Tensor forward_shared(const data::Batch& batch, const std::vector<int64_t>& ids,
+                            const at::Tensor& keep_BK) const;
 
   config::Model options_;
   at::Tensor var_embed_, var_query_;
   std::vector<std::shared_ptr<PatchLayer>> layers_;  // one, or one a variable
   std::vector<std::shared_ptr<Aggregator>> groups_;  // none, one (shared), or one a group
   std::shared_ptr<Aggregator> final_;                // null when there is nothing to aggregate
+  ChannelShare share_;
   IndexTensors indices_;
 };
 

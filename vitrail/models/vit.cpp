@@ -75,19 +75,14 @@ at::Tensor Vit::loss(const at::Tensor& logits, const data::Batch& batch) const {
                              options_);
 }
 
-Output Vit::forward(const data::Batch& given, const nn::Draws& draws,
-                    const std::vector<std::string>& taps) {
-  const data::Batch batch = with_leaves(given, draws);
-  Output out;
-  Taps tap(taps, {"embed", "norm", "pool"}, {{"blocks", encoder_->blocks().depth()}}, out.taps);
-  const Tokens tokens = encoder_->embed(batch, draws);
-  at::Tensor features = pool(encoder_->run(tokens, tap), tokens.context.key_mask_BT);
+void Vit::conclude(Flow& flow, const Known& known, Taps& tap, Output& out) {
+  const at::Tensor x_BTD = encoder_->normalised(flow.x_BTD, tap);
+  at::Tensor features = pool(x_BTD, key_mask(options_, known.batch, known.masking.keep_BK));
   if (fc_norm_) features = fc_norm_->forward(features);
   tap.offer("pool", features);
-  features = end_dropout(features, options_.drop_rate, draws, EndDraw::head_drop);
+  features = end_dropout(features, options_.drop_rate, known.draws, EndDraw::head_drop);
   out.output = (head_ ? head_->forward(features) : features).to(at::kFloat);
-  out.loss = loss(out.output, batch);
-  return out;
+  out.loss = loss(out.output, known.batch);
 }
 
 at::Tensor Vit::features(const data::Batch& batch, const nn::Draws& draws) {

@@ -34,6 +34,8 @@ class AttentionPool : public nn::Module {
   std::shared_ptr<nn::Mlp> mlp_;
 };
 
+/// output: logits [B, classes] (pool none: [B, T, classes]; num_classes 0: features); loss: model.loss over the samples
+/// whose label is not -1. Padding leaves are in no pool.
 class Vit : public EncoderModel {
  public:
   /// throws ConfigError when the options contradict each other.
@@ -42,14 +44,12 @@ class Vit : public EncoderModel {
   Task task() const override {
     return options_.loss == "mse" ? Task::regression : Task::classification;
   }
-  /// output: logits [B, classes] (pool none: [B, T, classes]; num_classes 0: features); loss: model.loss over the
-  /// samples whose label is not -1. Padding leaves are in no pool.
-  Output forward(const data::Batch& batch, const nn::Draws& draws,
-                 const std::vector<std::string>& taps = {}) override;
   /// What the head reads.
   at::Tensor features(const data::Batch& batch, const nn::Draws& draws) override;
 
  private:
+  void conclude(Flow& flow, const Known& known, Taps& tap, Output& out) override;
+  std::vector<std::string> end_taps() const override { return {"embed", "norm", "pool"}; }
   at::Tensor pool(const at::Tensor& x_BTD, const at::Tensor& key_mask_BT) const;
   at::Tensor loss(const at::Tensor& logits, const data::Batch& batch) const;
 

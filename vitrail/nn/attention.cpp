@@ -1,6 +1,7 @@
 #include "vitrail/nn/attention.h"
 
 #include "vitrail/core/error.h"
+#include "vitrail/nn/part_dropout.h"
 #include "vitrail/ops/attention.h"
 #include "vitrail/ops/random.h"
 #include "vitrail/ops/rotary.h"
@@ -29,17 +30,30 @@ Attention::Attention(const AttentionOptions& options) : options_(options), atten
 
 at::Tensor Attention::attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                              const Context& context) const {
-  if (!context.training || options_.attn_drop == 0.0) return attend_(q, k, v, context.key_mask_BT);
+  const int64_t tokens = context.window.whole > 0 ? context.window.whole : q.size(2);
+  DropProbabilities drop;
+  if (context.training && options_.attn_drop > 0.0) {
+    // By value: backward may ask again when this pass is long over.
+    const int64_t first_head = qkv_->outputs().index * q.size(1);
+    drop = [draws = Draws(context), rate = options_.attn_drop, layer = options_.draw_layer,
+            heads = options_.num_heads, first_head,
+            tokens](const at::Tensor& probabilities, const std::array<int64_t, 3>& first) {
+      return ops::dropout(
+          probabilities, rate, draws.key(core::Stream::dropout, layer), draws.sample_ids,
+          ops::Window{{first_head + first[0], first[1], first[2]}, {heads, tokens, tokens}});
+    };
+  }
+  if (divided_) return divided_(q, k, v, {context.key_mask_BT, tokens, attend_, drop});
+  if (!drop) return attend_(q, k, v, context.key_mask_BT);
   return ops::plain_attention(q, k, v, context.key_mask_BT, [&](const at::Tensor& probabilities) {
-    return ops::dropout(probabilities, options_.attn_drop,
-                        context.key(core::Stream::dropout, options_.draw_layer),
-                        context.sample_ids);
+    return drop(probabilities, {0, 0, 0});
   });
 }
 
 at::Tensor Attention::forward(const at::Tensor& x_BLD, const Context& context) const {
-  const int64_t B = x_BLD.size(0), L = x_BLD.size(1), E = options_.width / options_.num_heads;
-  const at::Tensor qkv_BLNE = qkv_->forward(x_BLD).view({B, L, -1, E});
+  const at::Tensor qkv_BLF = enter_ ? enter_(x_BLD, {qkv_.get()})[0] : qkv_->forward(x_BLD);
+  const int64_t B = x_BLD.size(0), L = qkv_BLF.size(1), E = options_.width / options_.num_heads;
+  const at::Tensor qkv_BLNE = qkv_BLF.view({B, L, -1, E});
   // Of the heads that are here: a tensor-parallel rank holds an equal part of each kind.
   const int64_t heads = qkv_BLNE.size(2);
   const int64_t kv =
@@ -56,11 +70,8 @@ at::Tensor Attention::forward(const at::Tensor& x_BLD, const Context& context) c
   const at::Tensor merged_BLD =
       attend(q_BNLE, k_BNLE, v_BNLE, context).transpose(1, 2).reshape({B, L, -1});
   const at::Tensor out_BLD = proj_->forward(merged_BLD);
-  if (!context.training) return out_BLD;
-  return ops::dropout(
-      out_BLD, options_.proj_drop,
-      context.key(core::Stream::dropout, static_cast<uint16_t>(options_.draw_layer + 1)),
-      context.sample_ids);
+  return part_dropout(out_BLD, options_.proj_drop, context,
+                      static_cast<uint16_t>(options_.draw_layer + 1), context.window, {});
 }
 
 }  // namespace vitrail::nn

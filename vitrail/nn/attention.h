@@ -6,6 +6,7 @@
 ///          queries: Ainslie et al. 2023, arXiv:2305.13245.
 /// Shapes   B batch, L tokens, D width, N heads, Nkv heads of k and v, E = D / N.
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -37,6 +38,23 @@ struct AttentionOptions {
 using Attend = std::function<at::Tensor(const at::Tensor& q, const at::Tensor& k,
                                         const at::Tensor& v, const at::Tensor& key_mask_BL)>;
 
+/// Zeroes attention probabilities [B, n, l, m] (and scales the rest) that begin at `first` = head, query, key of those
+/// [B, heads here, all tokens, all tokens]. Linear, so gradients go through it as values do.
+using DropProbabilities = std::function<at::Tensor(const at::Tensor& probabilities_BNLL,
+                                                   const std::array<int64_t, 3>& first)>;
+
+/// What attention needs besides q, k and v where tokens are divided over ranks.
+struct Attending {
+  at::Tensor key_mask_BL;  // of all tokens of the sample; undefined = none
+  int64_t tokens = 0;      // of the sample
+  Attend core;             // for heads with all their tokens
+  DropProbabilities drop;  // empty: nothing is dropped; else the written-out formula must run
+};
+
+/// q [B, N, T, E], k and v [B, Nkv, T, E] of this rank's run of T tokens -> its part of the result [B, N, T, E].
+using DividedAttend = std::function<at::Tensor(const at::Tensor& q, const at::Tensor& k,
+                                               const at::Tensor& v, const Attending& how)>;
+
 class Attention : public Module {
  public:
   explicit Attention(const AttentionOptions& options);
@@ -44,6 +62,10 @@ class Attention : public Module {
   /// Rows of tokens that the key mask takes out are finite and mean nothing.
   at::Tensor forward(const at::Tensor& x_BLD, const Context& context) const;
   void set_attend(Attend attend) { attend_ = std::move(attend); }
+  /// Stands around the core from now on; empty: tokens are whole.
+  void set_divided_attend(DividedAttend attend) { divided_ = std::move(attend); }
+  /// Runs the qkv layer from now on; empty: plainly. The tokens that come out may be more than went in.
+  void set_enter(SharedInput enter) { enter_ = std::move(enter); }
   Linear& qkv() { return *qkv_; }
   Linear& proj() { return *proj_; }
 
@@ -53,6 +75,8 @@ class Attention : public Module {
 
   AttentionOptions options_;
   Attend attend_;
+  DividedAttend divided_;
+  SharedInput enter_;
   std::shared_ptr<Linear> qkv_, proj_;  // qkv weight [(N + 2 Nkv) E, D]: q of all heads, k, v
   std::shared_ptr<Norm> q_norm_, k_norm_;
 };

@@ -79,7 +79,7 @@ at::Tensor Block::forward(const at::Tensor& x_BLD, const Context& context) const
   const at::Tensor attended_BLD =
       attn_->forward(norm1_->forward(attention_input(x_BLD, context)), context);
   const at::Tensor middle_BLD = x_BLD + finish_branch(attended_BLD, ls1_.get(), context, 0);
-  const at::Tensor mlp_BLD = mlp_->forward(norm2_->forward(middle_BLD), context);
+  const at::Tensor mlp_BLD = mlp_->forward(norm2_->forward(middle_BLD), context, context.window);
   return middle_BLD + finish_branch(mlp_BLD, ls2_.get(), context, 1);
 }
 

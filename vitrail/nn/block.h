@@ -59,6 +59,7 @@ class Block : public Module {
   /// x_BLD -> [B, L, D]. throws Error when a conditioned block gets no condition.
   at::Tensor forward(const at::Tensor& x_BLD, const Context& context) const;
   Attention& attention() { return *attn_; }
+  Mlp& mlp() { return *mlp_; }
   const BlockOptions& options() const { return options_; }
 
  private:

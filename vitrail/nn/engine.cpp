@@ -28,7 +28,7 @@ struct KeptBlock {
 template <class Visit>
 void for_each_large(std::vector<ops::KeptCore>& cores, Visit&& visit) {
   for (ops::KeptCore& core : cores) {
-    if (core.more.empty()) continue;
+    if (core.more.empty()) continue;  // not kept
     visit(core.out);
     visit(core.more[0]);
   }

@@ -4,7 +4,7 @@
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/silu.h>
 
-#include "vitrail/ops/random.h"
+#include "vitrail/nn/part_dropout.h"
 
 namespace vitrail::nn {
 
@@ -18,18 +18,29 @@ Mlp::Mlp(const MlpOptions& options) : options_(options) {
   fc2_ = linear("fc2", options.hidden, options.width);
 }
 
-at::Tensor Mlp::drop(const at::Tensor& x, const Draws& draws, int place) const {
-  if (!draws.training) return x;
-  return ops::dropout(
-      x, options_.drop,
-      draws.key(core::Stream::dropout, static_cast<uint16_t>(options_.draw_layer + place)),
-      draws.sample_ids);
+std::vector<Linear*> Mlp::inputs() const {
+  if (gate_) return {gate_.get(), fc1_.get()};
+  return {fc1_.get()};
 }
 
-at::Tensor Mlp::forward(const at::Tensor& x, const Draws& draws) const {
-  const at::Tensor hidden =
-      gate_ ? at::silu(gate_->forward(x)) * fc1_->forward(x) : at::gelu(fc1_->forward(x), "none");
-  return drop(fc2_->forward(drop(hidden, draws, 0)), draws, 1);
+at::Tensor Mlp::hidden(const at::Tensor& x) const {
+  std::vector<at::Tensor> entered;
+  if (enter_)
+    entered = enter_(x, inputs());
+  else
+    for (const Linear* layer : inputs()) entered.push_back(layer->forward(x));
+  return gate_ ? at::silu(entered[0]) * entered[1] : at::gelu(entered[0], "none");
+}
+
+at::Tensor Mlp::forward(const at::Tensor& x, const Draws& draws, const TokenWindow& window) const {
+  const auto drop = [&](const at::Tensor& y, int place, const TokenWindow& tokens, Part channels) {
+    return part_dropout(y, options_.drop, draws, static_cast<uint16_t>(options_.draw_layer + place),
+                        tokens, channels);
+  };
+  const at::Tensor hidden_BLF = hidden(x);
+  const at::Tensor kept_BLF =
+      drop(hidden_BLF, 0, gathered_window(window, hidden_BLF), fc1_->outputs());
+  return drop(fc2_->forward(kept_BLF), 1, window, {});
 }
 
 }  // namespace vitrail::nn

@@ -6,10 +6,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 
-#include "vitrail/nn/draws.h"
+#include "vitrail/nn/context.h"
 #include "vitrail/nn/linear.h"
 #include "vitrail/nn/module.h"
 
@@ -29,13 +30,18 @@ struct MlpOptions {
 class Mlp : public Module {
  public:
   explicit Mlp(const MlpOptions& options);
-  /// x [..., width] -> the same shape
-  at::Tensor forward(const at::Tensor& x, const Draws& draws) const;
+  /// x [..., width] -> the same shape; `window`: the tokens that x [B, T, width] holds.
+  at::Tensor forward(const at::Tensor& x, const Draws& draws, const TokenWindow& window = {}) const;
+  /// The layers that read the input, gate first; `enter` runs them from now on (empty: each for itself).
+  std::vector<Linear*> inputs() const;
+  void set_enter(SharedInput enter) { enter_ = std::move(enter); }
+  Linear& fc2() { return *fc2_; }
 
  private:
-  at::Tensor drop(const at::Tensor& x, const Draws& draws, int place) const;
+  at::Tensor hidden(const at::Tensor& x) const;
 
   MlpOptions options_;
+  SharedInput enter_;
   std::shared_ptr<Linear> gate_, fc1_, fc2_;  // gate_ only for swiglu
 };
 

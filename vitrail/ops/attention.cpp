@@ -8,6 +8,7 @@
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 
+#include "vitrail/ops/attention_kept.h"
 #include "vitrail/ops/norm.h"
 
 namespace vitrail::ops {
@@ -34,8 +35,7 @@ bool avoids_cudnn(const at::Tensor& k) { return k.is_cuda() && k.size(-2) % 128 
 /// Turns cuDNN's attention off while it lives. Which library runs backward is settled by forward.
 class WithoutCudnn {
  public:
-  explicit WithoutCudnn(bool is_on)
-      : is_on_(is_on && at::globalContext().userEnabledCuDNNSDP()) {
+  explicit WithoutCudnn(bool is_on) : is_on_(is_on && at::globalContext().userEnabledCuDNNSDP()) {
     if (is_on_) at::globalContext().setSDPUseCuDNN(false);
   }
   ~WithoutCudnn() {
@@ -50,16 +50,17 @@ class WithoutCudnn {
 
 }  // namespace
 
-at::Tensor sdpa(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+at::Tensor sdpa(const at::Tensor& q, const at::Tensor& key, const at::Tensor& value,
                 const at::Tensor& key_mask_BL) {
-  const bool shared = k.size(1) != q.size(1);
-  const WithoutCudnn guard(avoids_cudnn(k));
-  if (!key_mask_BL.defined() && (!shared || flash_shares_heads(q)))
-    return at::scaled_dot_product_attention(q, k, v, {}, 0.0, false, std::nullopt, shared);
-  const int64_t heads = q.size(1);
+  const WithoutCudnn guard(avoids_cudnn(key));
+  const bool shares_heads =
+      key.size(1) != q.size(1) && !key_mask_BL.defined() && flash_shares_heads(q);
+  const int64_t heads = shares_heads ? key.size(1) : q.size(1);
+  const at::Tensor k = repeated(key, heads), v = repeated(value, heads);
   std::optional<at::Tensor> mask;
   if (key_mask_BL.defined()) mask = over_scores(key_mask_BL);
-  return at::scaled_dot_product_attention(q, repeated(k, heads), repeated(v, heads), mask);
+  if (const std::optional<at::Tensor> kept = kept_sdpa(q, k, v, mask, shares_heads)) return *kept;
+  return at::scaled_dot_product_attention(q, k, v, mask, 0.0, false, std::nullopt, shares_heads);
 }
 
 at::Tensor plain_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,

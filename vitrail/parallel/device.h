@@ -6,9 +6,11 @@
 /// are the host's clock), so callers hold no case distinction. In a build without CUDA a CUDA
 /// device is an Error.
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include <c10/core/Device.h>
 
@@ -34,6 +36,30 @@ int64_t peak_memory_bytes(at::Device device);
 void reset_peak_memory(at::Device device);
 /// Total memory of the device (the machine, for the CPU).
 int64_t total_memory_bytes(at::Device device);
+
+/// Host memory that a GPU copies from and to by itself while both go on (page-locked); plain memory for the CPU.
+/// Begins at a page. Whoever frees it has waited for all copies.
+class PinnedMemory {
+ public:
+  PinnedMemory() = default;
+  /// throws OutOfMemoryError with the bytes asked for.
+  PinnedMemory(at::Device device, int64_t bytes);
+  ~PinnedMemory();
+  PinnedMemory(PinnedMemory&& other) noexcept { *this = std::move(other); }
+  PinnedMemory& operator=(PinnedMemory&& other) noexcept;
+
+  std::byte* data() const { return data_; }
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  std::byte* data_ = nullptr;
+  int64_t bytes_ = 0;
+  bool locked_ = false;
+};
+
+/// Copies between pinned host memory and memory of `device`, either way, in the order of `stream`; the host does not
+/// wait. On the CPU the copy is done on return.
+void copy_async(at::Device device, void* to, const void* from, int64_t bytes, void* stream);
 
 /// A point in a stream's work. On the CPU work is done when it was issued, so an event is only a
 /// time.

@@ -32,24 +32,32 @@ LayoutOptions layout_options(models::Model& model, const config::Recipe& recipe,
 class Engine {
  public:
   /// Takes over the model's parameters. `model` and `mesh` outlive the engine. Every rank calls it.
+  /// `initial` fills the parameters of a model that has no values yet (models::make_model_deferred).
   /// throws ConfigError when model, recipe and mesh do not fit.
   Engine(models::Model& model, const config::Recipe& recipe, comm::Mesh& mesh, at::Device device,
-         at::ScalarType compute_dtype);
+         at::ScalarType compute_dtype, const InitialValues& initial = {});
   ~Engine();
 
   UnitSet& units();
   Groups& groups();
   at::Device device() const;
+  const config::Parallel& options() const;
 
   /// Ranks that hold the same get the values of the first of them; then publish().
   void broadcast_weights();
-  /// The model computes with these fp32 values (a kept arena, master or average) from now on.
+  /// The model computes with these fp32 values (a kept arena, master or average) from now on. In fp32 the arena must stay,
+  /// or, where nothing is divided, its values are copied over the master weights.
   void publish(const at::Tensor& kept_arena);
+  /// Whoever wrote units().published_piece() says so: it is gathered anew before it is used.
+  void weights_changed();
 
-  /// Forward and backward of this rank's samples in `micro_batches` pieces. Afterwards units().gradient() holds the mean
-  /// over all data ranks of what this rank keeps. Returns the loss of this rank's samples, a scalar.
+  /// Forward and backward of this rank's samples in `micro_batches` pieces, after units().zero_gradients(). Afterwards
+  /// units().gradient() holds the mean over all data ranks of what this rank keeps. Returns the loss of this rank's
+  /// samples, a scalar.
   at::Tensor forward_backward(const data::Batch& batch, int64_t micro_batches,
                               const std::function<nn::Draws(const data::Batch&)>& draws_of);
+  /// Called when the gradient of a unit is complete in the order of a stream, within forward_backward (on a GPU).
+  void on_gradient(std::function<void(size_t unit, void* stream)> tell);
   /// A pass without gradients; the output is on every rank that has these samples.
   models::Output evaluate(const data::Batch& batch, const nn::Draws& draws,
                           const std::vector<std::string>& taps = {});
@@ -62,8 +70,18 @@ class Engine {
 
   /// "zero3 over 4 ranks, 12 units of at most 28.3 M, ..." for the plan that is printed once.
   std::string describe() const;
-  /// Collectives whose work began before backward ended, in the last step.
+  /// Reductions that began before backward ended, in the last step.
   int64_t early_starts() const;
+  /// Device memory besides the arenas that is planned once.
+  struct Buffers {
+    int64_t weight_slots = 0, gradient_slots = 0, staging = 0;  // bytes
+  };
+  Buffers buffers() const;
+  /// Since the beginning: units gathered; units (undivided: buckets) reduced.
+  struct Counts {
+    int64_t gathers = 0, reductions = 0;
+  };
+  Counts counts() const;
 
  private:
   class Impl;

@@ -1,9 +1,12 @@
 #include "vitrail/parallel/host.h"
 
+#include <cstdlib>
 #include <fstream>
 #include <sstream>
 
 #include <unistd.h>
+
+#include "vitrail/core/error.h"
 
 namespace vitrail::parallel {
 namespace {
@@ -41,6 +44,14 @@ void reset_host_peak() {
 int64_t host_total_bytes() {
   return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) *
          static_cast<int64_t>(sysconf(_SC_PAGE_SIZE));
+}
+
+std::byte* host_pages(int64_t bytes) {
+  constexpr size_t kPage = 4096;
+  const size_t whole = (static_cast<size_t>(bytes) + kPage - 1) / kPage * kPage;
+  void* memory = std::aligned_alloc(kPage, whole);
+  VT_REQUIRE(OutOfMemoryError, memory, "[memory] {} bytes of host memory could not be had", bytes);
+  return static_cast<std::byte*>(memory);
 }
 
 }  // namespace vitrail::parallel

@@ -20,15 +20,17 @@ namespace vitrail::parallel {
 /// next to. Needs no ranks.
 std::vector<std::pair<std::string, int>> stage_of_units(models::Model& model, int stages);
 
-/// Called around the passes of micro-batches, so that gradients are reduced after the last.
+/// Called around the passes of micro-batches, so that gradients are reduced after the last. Any may be empty.
 struct PassHooks {
   std::function<void()> before_forward;
+  /// `last`: no other backward follows on this rank in the step, of any of its parts.
   std::function<void(bool last)> before_backward;
   std::function<void()> after_backward;
 };
 
 class Pipeline {
  public:
+  /// Every rank of the mesh calls it. throws ConfigError for a model that cannot be cut, or has too few blocks.
   Pipeline(models::Model& model, const config::Recipe& recipe, Groups& groups);
   ~Pipeline();
 
@@ -39,6 +41,8 @@ class Pipeline {
                  const PassHooks& hooks);
   /// Forward without gradients; the output is on every stage.
   models::Output evaluate(const data::Batch& batch, const nn::Draws& draws);
+  /// "pipeline of 2 ranks x 1 parts, 1f1b: embed to blocks.5", this rank's units; empty for one rank.
+  std::string describe() const;
 
  private:
   class Impl;

@@ -66,8 +66,8 @@ models::VariableTokenizer* variables_of(models::Model& model) {
 class TensorParallel::Impl {
  public:
   Impl(models::Model& model, const config::Parallel& parallel, Groups& groups)
-      : ends_(std::make_shared<TensorDivision>(TensorDivision{
-            TensorGroup(groups, parallel.tensor_chunks > 1), parallel.tensor_chunks, false})),
+      : ends_(std::make_shared<TensorDivision>(
+            TensorDivision{TensorGroup(groups), parallel.tensor_chunks, false})),
         trunks_(std::make_shared<TensorDivision>(
             TensorDivision{ends_->group, parallel.tensor_chunks, parallel.split_norms})) {
     for (nn::Stack* stack : model.stacks())

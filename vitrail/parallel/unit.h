@@ -11,8 +11,11 @@
 /// Kept        a piece of every unit: `master` and `gradient` in fp32, `published_piece` in the compute dtype (`master` in
 ///             fp32), decay flags, moments and average (allocated by whoever uses them).
 /// Undivided   in fp32 weights, published and master are one, autograd, sum and gradient another.
+/// Offload     on a GPU master and decay flags may lie in host memory, then published pieces are their own; those too may
+///             lie in host memory (host_weights.h), then there are no slices.
 
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -20,18 +23,20 @@
 #include <ATen/core/Tensor.h>
 
 #include "vitrail/models/model.h"
+#include "vitrail/parallel/host_weights.h"
 #include "vitrail/parallel/layout.h"
 #include "vitrail/parallel/pool.h"
 
 namespace vitrail::parallel {
 
-/// The first values of a parameter without memory, fp32 on the CPU, whole.
-using InitialValues = std::function<at::Tensor(const nn::NamedTensor& parameter)>;
+/// Fills a whole parameter with its first values, fp32 on the CPU.
+using InitialValues = std::function<void(const nn::NamedTensor& parameter)>;
 
 struct UnitMemory {
   bool weights_in_slots = false, gradients_in_slots = false;  // of blocks
   int64_t keep_below = 0;  // blocks with fewer elements have memory for weights of their own
-  InitialValues initial;   // needed for models without values
+  bool kept_on_host = false, weights_on_host = false;
+  InitialValues initial;  // for models without values (models::make_model_deferred)
 };
 
 class UnitSet {
@@ -54,20 +59,27 @@ class UnitSet {
 
   // Arenas. `weights` and `autograd_gradient` hold the units that have memory of their own.
   at::Tensor& weights() { return weights_; }
+  const at::Tensor& weights() const { return weights_; }
   at::Tensor& autograd_gradient() { return autograd_; }
   at::Tensor& master() { return master_; }
   const at::Tensor& master() const { return master_; }
   at::Tensor& gradient() { return gradient_; }
   const at::Tensor& gradient() const { return gradient_; }
   at::Tensor& published_piece() { return published_piece_; }
+  const at::Tensor& published_piece() const { return published_piece_; }
   /// One byte an element that is kept: 1 where weight decay applies.
   at::Tensor& decay_mask() { return decay_mask_; }
+  const at::Tensor& decay_mask() const { return decay_mask_; }
   /// A zeroed fp32 kept arena, for moments and averages.
   at::Tensor allocate() const;
 
   // Of one unit, by its place in units().
   bool weights_in_slot(size_t u) const { return homes_[u].weights < 0; }
   bool gradient_in_slot(size_t u) const { return homes_[u].gradient < 0; }
+  /// Null: published pieces lie on the device.
+  HostWeights* host_weights() { return host_weights_.get(); }
+  /// The kept range of each unit.
+  std::vector<HostRange> kept_ranges() const;
   MovingTensor& moving_weights(size_t u) { return homes_[u].moving_weights; }
   MovingTensor& moving_gradient(size_t u) { return homes_[u].moving_gradient; }
   at::Tensor whole_weights(size_t u) const;
@@ -101,7 +113,8 @@ class UnitSet {
     int64_t weights = -1, gradient = -1;
     MovingTensor moving_weights, moving_gradient;
   };
-  void allocate_kept(const at::TensorOptions& options);
+  void allocate_kept(const at::TensorOptions& options, const UnitMemory& memory);
+  void allocate_published(const at::TensorOptions& options, const UnitMemory& memory);
   void allocate_whole(const at::TensorOptions& options, const UnitMemory& memory);
   void take_over(models::Model& model, const InitialValues& initial);
   void fill(const KeptRun& run, const at::Tensor& local);
@@ -112,6 +125,7 @@ class UnitSet {
   Layout layout_;
   at::ScalarType dtype_;
   std::vector<Home> homes_;
+  std::unique_ptr<HostWeights> host_weights_;
   at::Tensor weights_, autograd_, sum_;
   at::Tensor published_, slice_gradient_;
   at::Tensor master_, gradient_, published_piece_, decay_mask_;

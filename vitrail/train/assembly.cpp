@@ -98,8 +98,39 @@ int set_threads(const config::Run& options, const comm::Launch& launch) {
   return threads;
 }
 
-comm::MeshShape mesh_shape(const config::Parallel& options) {
-  return {options.replicate, options.shard, options.pipeline, options.sequence, options.tensor};
+comm::MeshShape mesh_shape(const config::Parallel& options, int ranks, int local) {
+  comm::MeshShape shape{options.replicate, options.shard.value_or(1), options.pipeline,
+                        options.sequence, options.tensor};
+  const bool divides = !(options.strategy == "none" || options.strategy == "ddp");
+  if (!divides || options.shard) return shape;
+  const int64_t inner = options.pipeline * options.sequence * options.tensor;
+  const int64_t on_host = local / std::max<int64_t>(1, inner);
+  if (options.replicate != -1) {
+    shape.shard = -1;
+  } else if (options.strategy == "hybrid" && local < ranks && on_host > 0) {
+    shape.shard = on_host;
+  } else {
+    shape.replicate = 1;
+    shape.shard = -1;
+  }
+  return shape;
+}
+
+comm::Mesh make_mesh(comm::Communicator& world, const config::Parallel& options,
+                     const comm::Launch& launch) {
+  // Ranks that are threads know nothing of a launcher and share a host.
+  const int local = launch.size == world.size() ? launch.local_size : world.size();
+  return {world, mesh_shape(options, world.size(), local)};
+}
+
+bool is_whole(const config::Parallel& options) {
+  const std::string& strategy = options.strategy.value;
+  return (strategy == "none" || strategy == "ddp" || strategy == "zero1") &&
+         options.pipeline == 1 && options.sequence == 1 && options.tensor == 1;
+}
+
+bool may_record(const config::Parallel& options) {
+  return options.offload == "none" && is_whole(options);
 }
 
 at::ScalarType compute_dtype(const config::Train& options) {
@@ -107,18 +138,15 @@ at::ScalarType compute_dtype(const config::Train& options) {
 }
 
 void check_layout(const config::Recipe& recipe, const comm::Mesh& mesh) {
-  const int64_t ranks = mesh.world().size(), data_ranks = mesh.data_size(),
-                batch = recipe.data.batch_size;
-  VT_REQUIRE(
-      ConfigError, ranks == 1 || !(recipe.parallel.strategy == "none"),
-      "[layout] parallel.strategy=none is for one rank but got {} ranks; use parallel.strategy=ddp",
-      ranks);
-  VT_REQUIRE(ConfigError, data_ranks == ranks,
-             "[layout] only the axes replicate and shard may exceed 1 so far but got {}",
-             mesh.describe());
+  const int64_t data_ranks = mesh.data_size(), batch = recipe.data.batch_size;
+  VT_REQUIRE(ConfigError, data_ranks == 1 || !(recipe.parallel.strategy == "none"),
+             "[layout] parallel.strategy=none is for one data rank but got {} ({}); use "
+             "parallel.strategy=ddp",
+             data_ranks, mesh.describe());
   VT_REQUIRE(ConfigError, batch % data_ranks == 0,
-             "[layout] data.batch_size must be a multiple of the data ranks but got {} and {}",
-             batch, data_ranks);
+             "[layout] data.batch_size must be a multiple of the data ranks (replicate x shard) "
+             "but got {} and {} ({})",
+             batch, data_ranks, mesh.describe());
   const int64_t local = batch / data_ranks;
   VT_REQUIRE(ConfigError, local % recipe.train.micro_batches == 0,
              "[layout] data.batch_size / data ranks must be a multiple of train.micro_batches but "

@@ -23,7 +23,15 @@ void set_determinism(const config::Run& options);
 /// run.threads, else this process's share of the cores it may use. Returns the number.
 int set_threads(const config::Run& options, const comm::Launch& launch);
 
-comm::MeshShape mesh_shape(const config::Parallel& options);
+/// The axes that the recipe leaves open: zero1 to zero3 share among all ranks that are left, hybrid among those of a host.
+/// `ranks` in all, `local` of them on this host.
+comm::MeshShape mesh_shape(const config::Parallel& options, int ranks, int local);
+comm::Mesh make_mesh(comm::Communicator& world, const config::Parallel& options,
+                     const comm::Launch& launch);
+/// Every rank holds the whole model all the time.
+bool is_whole(const config::Parallel& options);
+/// Forward and backward of one rank may be one CUDA graph.
+bool may_record(const config::Parallel& options);
 at::ScalarType compute_dtype(const config::Train& options);
 
 /// Everything that has to fit between recipe and ranks.

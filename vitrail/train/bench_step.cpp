@@ -1,49 +1,44 @@
 #include "vitrail/train/bench_step.h"
 
+#include <functional>
+#include <optional>
+
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
 
 #include "vitrail/core/error.h"
+#include "vitrail/models/init.h"
 #include "vitrail/nn/engine.h"
-#include "vitrail/ops/attention.h"
-#include "vitrail/parallel/data_parallel.h"
 #include "vitrail/parallel/device.h"
+#include "vitrail/parallel/engine.h"
+#include "vitrail/train/assembly.h"
 #include "vitrail/train/bench_ceiling.h"
 #include "vitrail/train/bench_optimizer.h"
 #include "vitrail/train/bench_timer.h"
+#include "vitrail/train/handshake.h"
+#include "vitrail/train/loop_parts.h"
 #include "vitrail/train/step.h"
+#include "vitrail/train/trace.h"
 #include <nlohmann/json.hpp>
 
 namespace vitrail::train {
 namespace {
 
-at::Device device_of(const config::Recipe& recipe) {
-  const bool gpu = parallel::gpu_count() > 0;
-  VT_REQUIRE(ConfigError, gpu || !(recipe.run.device == "cuda"),
-             "[bench] run.device is cuda but no GPU is visible");
-  return gpu && !(recipe.run.device == "cpu") ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
-}
+constexpr double kGib = 1073741824.0;
 
-data::Batch random_batch(const config::Recipe& recipe, at::Device device) {
-  std::vector<int64_t> shape{recipe.data.batch_size, recipe.model.in_channels};
+/// Ranks that share samples draw the same ones: torch's generators start alike.
+data::Batch random_batch(const config::Recipe& recipe, const comm::Mesh& mesh, at::Device device) {
+  const int64_t count = recipe.data.batch_size / mesh.data_size();
+  std::vector<int64_t> shape{count, recipe.model.in_channels};
   shape.insert(shape.end(), recipe.model.image_size.begin(), recipe.model.image_size.end());
   const auto whole = at::TensorOptions().device(device).dtype(at::kLong);
   data::Batch batch;
   batch.image = at::randn(shape, whole.dtype(at::kFloat));
-  batch.label =
-      at::randint(std::max<int64_t>(recipe.model.num_classes, 1), {recipe.data.batch_size}, whole);
-  batch.sample_ids = at::arange(recipe.data.batch_size, whole);
+  batch.label = at::randint(std::max<int64_t>(recipe.model.num_classes, 1), {count}, whole);
+  batch.sample_ids = at::arange(mesh.data_rank() * count, (mesh.data_rank() + 1) * count, whole);
   return batch;
-}
-
-void use_plain_attention(models::Model& model) {
-  for (nn::Stack* stack : model.stacks())
-    for (int i = 0; i < stack->depth(); ++i)
-      stack->block(i).attention().set_attend(
-          [](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-             const at::Tensor& key_mask_BL) { return ops::plain_attention(q, k, v, key_mask_BL); });
 }
 
 void fill_rates(StepBench& result, const std::vector<double>& times, double flops_per_sample) {
@@ -54,7 +49,17 @@ void fill_rates(StepBench& result, const std::vector<double>& times, double flop
   result.tokens_per_second = result.images_per_second * static_cast<double>(result.tokens);
   result.model_tflops = result.images_per_second * flops_per_sample * 1e-12;
   result.peak_tflops = peak_bf16_tflops(result.device);
-  if (result.peak_tflops) result.mfu = result.model_tflops / *result.peak_tflops;
+  if (result.peak_tflops)
+    result.mfu = result.model_tflops / (*result.peak_tflops * static_cast<double>(result.ranks));
+}
+
+/// Share of `steps` steps in which this rank exchanges data and computes nothing.
+double exposed_share(models::Model& model, at::Device device, comm::Communicator& world,
+                     int64_t steps, double step_ms, const std::function<void()>& step) {
+  const Trace trace(model, device, world);
+  for (int64_t i = 0; i < steps; ++i) step();
+  const double exposed = exposed_ms(trace.ranges()) / static_cast<double>(steps);
+  return comm::max(world, exposed) / step_ms;
 }
 
 }  // namespace
@@ -65,27 +70,33 @@ std::optional<double> peak_bf16_tflops(const std::string& device_name) {
   return std::nullopt;
 }
 
-StepBench bench_step(const config::Recipe& recipe, const std::string& name,
-                     const StepBenchOptions& options) {
-  const at::Device device = device_of(recipe);
-  parallel::set_device(device);
+StepBench bench_step(const config::ResolvedRecipe& resolved, comm::Communicator& world,
+                     const std::string& name, const StepBenchOptions& options) {
+  const config::Recipe& recipe = resolved.recipe;
+  VT_REQUIRE(ConfigError, !options.ceiling || world.size() == 1,
+             "[bench] the ceiling is that of one rank but got {}; leave out --ceiling",
+             world.size());
+  const at::Device device = choose_device(recipe.run, options.launch);
+  if (world.size() > 1) set_threads(recipe.run, options.launch);
+  handshake(world, resolved, options.version, device);
+  comm::Mesh mesh = make_mesh(world, recipe.parallel, options.launch);
+  check_layout(recipe, mesh);
   const auto seed = static_cast<uint64_t>(recipe.run.seed);
-  const std::shared_ptr<models::Model> model = models::make_model(recipe.model, seed);
-  const ShapeRecorder recorder(*model, [&] {
-    return nn::autograd_engine(
-        {recipe.train.recompute == "block" ? nn::Recompute::block : nn::Recompute::none});
-  });
-  if (recipe.train.attention == "plain") use_plain_attention(*model);
+  const std::shared_ptr<models::Model> model = models::make_model_deferred(recipe.model);
+  models::configure(*model, recipe.train);
+  const ModelFacts facts = facts_of(*model);
+  std::optional<ShapeRecorder> recorder;
+  if (options.ceiling)
+    recorder.emplace(*model, [&] { return nn::autograd_engine(nn::engine_options(recipe.train)); });
 
-  const bool bf16 = recipe.train.precision == "bf16";
-  const at::ScalarType dtype = bf16 ? at::kBFloat16 : at::kFloat;
-  const std::unique_ptr<comm::Communicator> alone = comm::self_communicator();
-  parallel::UnitSet units(*model, device, dtype);
-  parallel::GradientReducer reducer(*model, units, *alone, recipe.parallel.bucket_mib);
-  Optimizer optimizer(units, recipe.train.optimizer, recipe.train.ema_decay);
+  const at::ScalarType dtype = compute_dtype(recipe.train);
+  parallel::Engine engine(*model, recipe, mesh, device, dtype,
+                          models::initial_values(recipe.model, seed));
+  engine.broadcast_weights();
+  Optimizer optimizer(engine, recipe.train.optimizer, recipe.train.ema_decay);
   const Schedule schedule(recipe.train.schedule, recipe.train.optimizer.lr,
                           options.warmup + options.steps);
-  Step step(*model, units, reducer, optimizer, schedule, recipe.train, seed, device, *alone);
+  Step step(*model, engine, optimizer, schedule, recipe.train, seed, may_record(recipe.parallel));
 
   StepBench result{
       .recipe = name,
@@ -93,21 +104,36 @@ StepBench bench_step(const config::Recipe& recipe, const std::string& name,
       .device = parallel::device_name(device),
       .precision = recipe.train.precision.value,
       .engine = model->stacks().empty() ? "" : model->stacks().front()->engine().name(),
+      .mesh = mesh.describe(),
+      .layout = engine.describe(),
+      .ranks = world.size(),
       .batch_size = recipe.data.batch_size,
-      .tokens = model->tokens_per_sample()};
-  const data::Batch batch = random_batch(recipe, device);
+      .tokens = facts.tokens};
+  const data::Batch batch = random_batch(recipe, mesh, device);
+  const auto run = [&] { step.run(batch); };
   parallel::reset_peak_memory(device);
-  for (int64_t i = 0; i < options.warmup; ++i) step.run(batch);
+  for (int64_t i = 0; i < options.warmup; ++i) run();
   parallel::synchronize(device);
-  fill_rates(result, time_each(device, options.steps, [&] { step.run(batch); }),
-             model->train_flops_per_sample());
+  world.barrier();
+  std::vector<double> times = time_each(device, options.steps, run);
+  // A step is over when its slowest rank is.
+  world
+      .all_reduce({times.data(), static_cast<int64_t>(times.size()), core::DType::f64},
+                  comm::Reduce::max)
+      .wait();
+  fill_rates(result, times, facts.flops_per_sample);
   step.settle();
   result.peak_memory_gib =
-      static_cast<double>(parallel::peak_memory_bytes(device)) / (1024.0 * 1024.0 * 1024.0);
-  if (options.ceiling) {
-    const auto bytes = static_cast<double>(units.count()) *
-                       static_cast<double>(adamw_bytes(bf16, recipe.train.ema_decay.has_value()));
-    result.kernel_ceiling_ms = kernel_ceiling_ms(recorder.shapes(), recipe.train.micro_batches,
+      comm::max(world, static_cast<double>(parallel::peak_memory_bytes(device)) / kGib);
+  if (world.size() > 1)
+    result.exposed_share =
+        exposed_share(*model, device, world, options.traced, result.ms_median, run);
+  step.settle();
+  if (options.ceiling && recorder) {
+    const auto bytes = static_cast<double>(engine.units().count()) *
+                       static_cast<double>(
+                           adamw_bytes(dtype == at::kBFloat16, recipe.train.ema_decay.has_value()));
+    result.kernel_ceiling_ms = kernel_ceiling_ms(recorder->shapes(), recipe.train.micro_batches,
                                                  device, dtype, bytes, options.ceiling_seconds);
     result.ceiling_ratio = *result.kernel_ceiling_ms / result.ms_median;
   }
@@ -122,10 +148,14 @@ std::string describe(const StepBench& r) {
       r.images_per_second, r.model_tflops);
   if (r.mfu) line += fmt::format("  MFU {:.1f} % of {:.0f}", 100.0 * *r.mfu, *r.peak_tflops);
   line += fmt::format("  peak {:.2f} GiB", r.peak_memory_gib);
+  if (r.exposed_share)
+    line += fmt::format("  exposed communication {:.1f} %", 100.0 * *r.exposed_share);
   if (r.ceiling_ratio)
     line +=
         fmt::format("  ceiling {:.2f} ms, ratio {:.3f}", *r.kernel_ceiling_ms, *r.ceiling_ratio);
-  return line + "  " + r.device;
+  line += "  " + r.device;
+  return r.ranks > 1 ? line + fmt::format("\n      {} ranks: {}; {}", r.ranks, r.mesh, r.layout)
+                     : line;
 }
 
 std::string to_json(const StepBench& r) {
@@ -147,6 +177,10 @@ std::string to_json(const StepBench& r) {
       {"mfu", or_null(r.mfu)},
       {"peak_tflops", or_null(r.peak_tflops)},
       {"peak_memory_gib", r.peak_memory_gib},
+      {"ranks", r.ranks},
+      {"mesh", r.mesh},
+      {"layout", r.layout},
+      {"exposed_share", or_null(r.exposed_share)},
       {"kernel_ceiling_ms", or_null(r.kernel_ceiling_ms)},
       {"ceiling_ratio", or_null(r.ceiling_ratio)}}
       .dump(2);

@@ -5,10 +5,11 @@
 ///            docs/formats/checkpoint.md.
 /// Guarantee  a kill at any instant leaves the previous checkpoint valid: files are written beside
 ///            it, flushed, voted on by all ranks and renamed into place in one move.
+/// Layouts    a rank saves what it keeps, as boxes of whole tensors; ranks that keep the same share the writing. Any
+///            mesh and strategy loads what any other saved: a rank reads only what it keeps, in checked blocks.
 /// Names      parameters as they are ("blocks.0.attn.qkv.weight"); optimizer state with its kind in
 ///            front ("exp_avg/blocks.0.attn.qkv.weight", "ema/...").
-/// Loading    any number of ranks reads what any number of ranks saved; every byte read is checked
-///            by its checksum.
+/// Checked    every byte that is read is compared with a checksum before load() returns.
 /// Errors     CheckpointError naming file and tensor, the same on every rank.
 
 #include <cstdint>
@@ -25,6 +26,7 @@
 #include "vitrail/core/dtype.h"
 #include "vitrail/data/loader.h"
 #include "vitrail/nn/module.h"
+#include "vitrail/parallel/collect.h"
 #include "vitrail/parallel/unit.h"
 #include "vitrail/train/optimizer.h"
 
@@ -37,9 +39,23 @@ struct TensorState {
   at::Tensor tensor;
 };
 
-/// Weights (fp32 master) and optimizer state as views of the arenas, so that loading fills them in
-/// place.
-std::vector<TensorState> state_tensors(parallel::UnitSet& units, Optimizer& optimizer);
+/// A run of elements of the state that this process holds, placed in the whole tensor.
+struct StatePiece {
+  std::string name;
+  std::vector<int64_t> whole_shape;
+  core::DType dtype = core::DType::f32;
+  parallel::BoxRange range;
+  at::Tensor data;  // range.count elements on any device; undefined in plans
+  parallel::Copies copies;
+};
+
+/// Weights (fp32 master) and optimizer state that this rank keeps, as views of the kept arenas, so that loading fills
+/// them in place; then Optimizer::restored().
+std::vector<StatePiece> state_pieces(parallel::UnitSet& units, Optimizer& optimizer,
+                                     const parallel::MeshPlace& place);
+/// Whole tensors that are the same on every rank of a group.
+std::vector<StatePiece> whole_pieces(const std::vector<TensorState>& tensors,
+                                     parallel::Copies copies = {});
 
 /// What a checkpoint says besides tensors.
 struct CheckpointInfo {
@@ -79,9 +95,12 @@ class CheckpointWriter {
   /// Waits for the save under way; its error, if any, is lost: call finish() first.
   ~CheckpointWriter();
 
-  /// Every rank calls it with the same tensors. Each writes its even share of the bytes.
+  /// Every rank calls it with what it keeps; together that is every element of every tensor, and ranks that keep the
+  /// same have the same list of it. Those write equal shares of the bytes.
   /// Errors   a failure of any rank (also of the previous asynchronous save) is thrown on every
   ///          rank; the unfinished folder is removed, older checkpoints are as they were.
+  void save(const std::vector<StatePiece>& pieces, const CheckpointInfo& info);
+  /// The same tensors on every rank.
   void save(const std::vector<TensorState>& tensors, const CheckpointInfo& info);
   /// Waits for the save under way and throws its error.
   void finish();
@@ -103,7 +122,7 @@ class CheckpointWriter {
 
 struct Manifest;  // checkpoint_manifest.h
 
-/// An opened checkpoint. Opening reads and checks the manifest and the sizes of the files.
+/// An opened checkpoint. Opening reads and checks the manifest and the sizes of the files. For one thread.
 class CheckpointReader {
  public:
   explicit CheckpointReader(const std::string& path);
@@ -121,11 +140,19 @@ class CheckpointReader {
   /// missing and none left over; the error names the first differences and what usually causes
   /// them.
   void load(const std::vector<TensorState>& tensors) const;
-  /// Reads every byte of the files with index % parts == part and compares checksums.
+  /// Fills every piece, reading only what lies in it. Every rank of `group` calls it with what it keeps; names and shapes
+  /// that any rank has must be those of the checkpoint, and none may be left over.
+  void load(const std::vector<StatePiece>& pieces, comm::Communicator& group) const;
+  /// A run of a tensor's elements, to host memory.
+  void read(const std::string& name, const parallel::BoxRange& range, void* out) const;
+  /// Reads the `part`-th of `parts` equal shares of the checkpoint's bytes and compares checksums.
   void verify(int part = 0, int parts = 1) const;
+  /// Bytes of tensors read so far.
+  int64_t bytes_read() const;
 
  private:
   std::string path_;
+  mutable int64_t bytes_read_ = 0;
   std::unique_ptr<Manifest> manifest_;
 };
 

@@ -1,6 +1,7 @@
 #include "vitrail/train/checkpoint_manifest.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <set>
 
@@ -8,6 +9,9 @@
 #include <fmt/ranges.h>
 
 #include "vitrail/core/checksum.h"
+#include "vitrail/core/error.h"
+#include "vitrail/parallel/box_range.h"
+#include "vitrail/train/checkpoint_coverage.h"
 #include "vitrail/train/checkpoint_files.h"
 #include <nlohmann/json.hpp>
 
@@ -18,30 +22,17 @@ namespace {
 using core::CheckpointError;
 using core::fail;
 using nlohmann::json;
+using parallel::Box;
 
 constexpr int kMaxDepth = 8;  // the format needs 5
 constexpr size_t kMaxNameBytes = 4096;
-constexpr int64_t kMaxRank = 16;          // dimensions of a tensor
-constexpr int64_t kMaxBytes = 1ll << 60;  // of one tensor or file: sums of a few never overflow
+constexpr int64_t kMaxRank = 16;  // dimensions of a tensor
 constexpr std::string_view kTailStart = "\"manifest_crc32c\": \"";
 constexpr std::string_view kTailEnd = "\"\n}\n";
 constexpr size_t kTailBytes = kTailStart.size() + 8 + kTailEnd.size();
 
 std::string tail(std::string_view body) {
   return fmt::format("{}{:08x}{}", kTailStart, core::crc32c(body.data(), body.size()), kTailEnd);
-}
-
-bool has_control_characters(const std::string& name) {
-  return std::any_of(name.begin(), name.end(),
-                     [](unsigned char c) { return c < 0x20 || c == 0x7F; });
-}
-
-/// A name from the file, fit for a terminal.
-std::string printable(std::string name) {
-  name.resize(std::min(name.size(), size_t{200}));
-  for (char& c : name)
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = '?';
-  return name;
 }
 
 /// Fields of one JSON object; messages name the object and the key.
@@ -76,13 +67,34 @@ class Fields {
     return value.get<std::string>();
   }
   uint32_t checksum(const char* key) const {
-    const std::string hex = text(key);
-    const bool good =
-        hex.size() == 8 && hex.find_first_not_of("0123456789abcdef") == std::string::npos;
+    const std::vector<uint32_t> found = checksums(at(key), key);
+    VT_REQUIRE(CheckpointError, found.size() == 1,
+               "[checkpoint] {}: '{}' must be 8 hexadecimal digits but has {}", where_, key,
+               8 * found.size());
+    return found[0];
+  }
+  /// 8 hexadecimal digits each, one after another.
+  std::vector<uint32_t> checksums(const json& value, const char* key) const {
+    VT_REQUIRE(CheckpointError, value.is_string(),
+               "[checkpoint] {}: '{}' must be a string but got {}", where_, key, value.type_name());
+    const auto& hex = value.get_ref<const std::string&>();
+    const bool good = !hex.empty() && hex.size() % 8 == 0 &&
+                      hex.find_first_not_of("0123456789abcdef") == std::string::npos;
     VT_REQUIRE(CheckpointError, good,
-               "[checkpoint] {}: '{}' must be 8 hexadecimal digits but got '{}'", where_, key,
-               printable(hex));
-    return static_cast<uint32_t>(std::stoul(hex, nullptr, 16));
+               "[checkpoint] {}: '{}' must be 8 hexadecimal digits a checksum but got '{}'", where_,
+               key, printable(hex));
+    std::vector<uint32_t> found(hex.size() / 8);
+    for (size_t i = 0; i < found.size(); ++i)
+      std::from_chars(hex.data() + 8 * i, hex.data() + 8 * i + 8, found[i], 16);
+    return found;
+  }
+  std::vector<int64_t> integers(const json& value, const char* key) const {
+    VT_REQUIRE(CheckpointError, value.is_array() && static_cast<int64_t>(value.size()) <= kMaxRank,
+               "[checkpoint] {}: '{}' must be a list of at most {} integers", where_, key,
+               kMaxRank);
+    std::vector<int64_t> found;
+    for (const json& one : value) found.push_back(to_integer(one, key, 0, kMaxTensorBytes));
+    return found;
   }
 
  private:
@@ -111,99 +123,75 @@ json parse_strict(const std::string& text, const std::string& where) {
   }
 }
 
-/// Product of the dimensions; throws when an element count or its bytes overflow.
-int64_t checked_count(const std::vector<int64_t>& shape, core::DType dtype,
-                      const std::string& where) {
-  int64_t count = 1;
-  for (const int64_t extent : shape) {
-    const bool good = extent >= 0 && !__builtin_mul_overflow(count, extent, &count) &&
-                      count <= kMaxBytes / core::size_bytes(dtype);
-    VT_REQUIRE(CheckpointError, good, "[checkpoint] {}: shape {} is negative or too large", where,
-               shape_text(shape));
-  }
-  return count;
-}
-
-bool is_plain_file_name(const std::string& name) {
-  return !name.empty() && name.size() <= 255 && name.front() != '.' && name != kManifestName &&
-         name.find('/') == std::string::npos && name.find('\\') == std::string::npos &&
-         !has_control_characters(name);
-}
-
-Region parse_region(const json& value, const std::string& where) {
+/// {"file", "offset", "bytes", "start", "count", "crc32c"}: a run of the whole tensor with one checksum.
+Region parse_region_1(const json& value, const std::string& where) {
   const Fields fields(value, where);
   return Region{.file = fields.text("file"),
-                .offset = fields.integer("offset", 0, kMaxBytes),
-                .bytes = fields.integer("bytes", 0, kMaxBytes),
-                .start = fields.integer("start", 0, kMaxBytes),
-                .count = fields.integer("count", 1, kMaxBytes),
-                .crc32c = fields.checksum("crc32c")};
+                .offset = fields.integer("offset", 0, kMaxTensorBytes),
+                .bytes = fields.integer("bytes", 0, kMaxTensorBytes),
+                .start = fields.integer("start", 0, kMaxTensorBytes),
+                .count = fields.integer("count", 1, kMaxTensorBytes),
+                .crc32c = {fields.checksum("crc32c")}};
 }
 
-TensorEntry parse_tensor(const json& value, const std::string& where) {
+/// [file, offset, box, start, count, checksums].
+Region parse_region_2(const json& value, const Fields& tensor, const TensorEntry& entry,
+                      const std::vector<std::string>& files, const std::string& where) {
+  VT_REQUIRE(CheckpointError, value.is_array() && value.size() == 6,
+             "[checkpoint] {}: a region must be a list [file, offset, box, start, count, crc32c]",
+             where);
+  const auto place = [&](size_t index, const char* key, int64_t low, int64_t high) {
+    return tensor.to_integer(value[index], key, low, high);
+  };
+  Region region;
+  region.file =
+      files[static_cast<size_t>(place(0, "file", 0, static_cast<int64_t>(files.size()) - 1))];
+  region.offset = place(1, "offset", 0, kMaxTensorBytes);
+  region.box =
+      static_cast<int32_t>(place(2, "box", 0, static_cast<int64_t>(entry.boxes.size()) - 1));
+  region.start = place(3, "start", 0, kMaxTensorBytes);
+  region.count = place(4, "count", 1, kMaxTensorBytes / core::size_bytes(entry.dtype));
+  region.bytes = region.count * core::size_bytes(entry.dtype);
+  region.crc32c = tensor.checksums(value[5], "crc32c");
+  const int64_t blocks = (region.bytes + kBlockBytes - 1) / kBlockBytes;
+  VT_REQUIRE(CheckpointError, static_cast<int64_t>(region.crc32c.size()) == blocks,
+             "[checkpoint] {}: a region of {} bytes must have {} checksums but has {}", where,
+             region.bytes, blocks, region.crc32c.size());
+  return region;
+}
+
+/// Pairs [start, shape]; without them the tensor is one box.
+std::vector<Box> parse_boxes(const json& tensor, const Fields& fields, const TensorEntry& entry,
+                             const std::string& where) {
+  const auto found = tensor.find("boxes");
+  if (found == tensor.end()) return {parallel::whole_box(entry.shape)};
+  VT_REQUIRE(CheckpointError, found->is_array() && found->size() <= kMaxBoxes,
+             "[checkpoint] {}: 'boxes' must be a list of at most {} boxes", where, kMaxBoxes);
+  std::vector<Box> boxes;
+  for (const json& box : *found) {
+    VT_REQUIRE(CheckpointError, box.is_array() && box.size() == 2,
+               "[checkpoint] {}: a box must be a list [start, shape]", where);
+    boxes.push_back({fields.integers(box[0], "boxes"), fields.integers(box[1], "boxes")});
+  }
+  return boxes;
+}
+
+TensorEntry parse_tensor(const json& value, int64_t version, const std::vector<std::string>& files,
+                         const std::string& where) {
   const Fields fields(value, where);
   TensorEntry entry;
   entry.dtype = dtype_named(fields.text("dtype"), where);
-  const json& shape = fields.at("shape");
-  VT_REQUIRE(CheckpointError, shape.is_array() && static_cast<int64_t>(shape.size()) <= kMaxRank,
-             "[checkpoint] {}: 'shape' must be a list of at most {} integers", where, kMaxRank);
-  for (const json& extent : shape)
-    entry.shape.push_back(fields.to_integer(extent, "shape", 0, kMaxBytes));
+  entry.shape = fields.integers(fields.at("shape"), "shape");
+  entry.boxes = version == 1 ? std::vector<Box>{parallel::whole_box(entry.shape)}
+                             : parse_boxes(value, fields, entry, where);
   const json& regions = fields.at("regions");
   VT_REQUIRE(CheckpointError, regions.is_array(), "[checkpoint] {}: 'regions' must be a list",
              where);
   entry.regions.reserve(regions.size());
-  for (const json& region : regions) entry.regions.push_back(parse_region(region, where));
+  for (const json& region : regions)
+    entry.regions.push_back(version == 1 ? parse_region_1(region, where)
+                                         : parse_region_2(region, fields, entry, files, where));
   return entry;
-}
-
-/// Regions follow one another and end with the tensor.
-void check_regions(const TensorEntry& entry, const Manifest& manifest, const std::string& where) {
-  const int64_t count = checked_count(entry.shape, entry.dtype, where);
-  int64_t next = 0;
-  for (const Region& region : entry.regions) {
-    VT_REQUIRE(CheckpointError, region.start == next,
-               "[checkpoint] {}: regions must follow one another but one starts at element {} "
-               "where {} was expected ({})",
-               where, region.start, next, region.start > next ? "a hole" : "an overlap");
-    VT_REQUIRE(CheckpointError, region.count >= 1 && region.count <= count - next,
-               "[checkpoint] {}: a region ends past the tensor's {} elements", where, count);
-    VT_REQUIRE(CheckpointError, region.bytes == region.count * core::size_bytes(entry.dtype),
-               "[checkpoint] {}: a region of {} elements of {} must have {} bytes but got {}",
-               where, region.count, core::name(entry.dtype),
-               region.count * core::size_bytes(entry.dtype), region.bytes);
-    VT_REQUIRE(CheckpointError, manifest.files.contains(region.file),
-               "[checkpoint] {}: unknown file '{}'", where, printable(region.file));
-    next += region.count;
-  }
-  VT_REQUIRE(CheckpointError, next == count,
-             "[checkpoint] {}: regions hold {} of the tensor's {} elements", where, next, count);
-}
-
-/// Every byte of a file is its header or belongs to one region: so the checksums cover all of it.
-void check_files(const Manifest& manifest, const std::string& where) {
-  std::map<std::string, std::vector<std::pair<int64_t, int64_t>>> spans;
-  for (const auto& [name, entry] : manifest.tensors)
-    for (const Region& region : entry.regions)
-      spans[region.file].emplace_back(region.offset, region.offset + region.bytes);
-  for (const auto& [name, file] : manifest.files) {
-    VT_REQUIRE(CheckpointError, is_plain_file_name(name),
-               "[checkpoint] {}: '{}' is not a plain file name", where, printable(name));
-    auto& ranges = spans[name];
-    std::sort(ranges.begin(), ranges.end());
-    int64_t next = file.header_bytes;
-    for (const auto& [begin, end] : ranges) {
-      VT_REQUIRE(CheckpointError, begin == next,
-                 "[checkpoint] {}: in file {} bytes must follow one another but a region starts at "
-                 "{} where {} was "
-                 "expected",
-                 where, name, begin, next);
-      next = end;
-    }
-    VT_REQUIRE(CheckpointError, next == file.bytes,
-               "[checkpoint] {}: file {} has {} bytes but its regions end at {}", where, name,
-               file.bytes, next);
-  }
 }
 
 json info_json(const CheckpointInfo& info) {
@@ -257,17 +245,24 @@ void append_map(std::string& text, const char* key, const Map& map, F&& entry_js
   text += "\n},\n";
 }
 
-json tensor_json(const TensorEntry& entry) {
+std::string hex(const std::vector<uint32_t>& checksums) {
+  std::string text;
+  for (const uint32_t one : checksums) text += fmt::format("{:08x}", one);
+  return text;
+}
+
+json tensor_json(const TensorEntry& entry, const std::map<std::string, int64_t>& files) {
   json regions = json::array();
   for (const Region& region : entry.regions)
-    regions.push_back({{"file", region.file},
-                       {"offset", region.offset},
-                       {"bytes", region.bytes},
-                       {"start", region.start},
-                       {"count", region.count},
-                       {"crc32c", fmt::format("{:08x}", region.crc32c)}});
-  return {
+    regions.push_back({files.at(region.file), region.offset, region.box, region.start, region.count,
+                       hex(region.crc32c)});
+  json text = {
       {"dtype", core::name(entry.dtype)}, {"shape", entry.shape}, {"regions", std::move(regions)}};
+  if (entry.boxes.size() == 1 && parallel::is_whole(entry.boxes[0], entry.shape)) return text;
+  json boxes = json::array();
+  for (const Box& box : entry.boxes) boxes.push_back({box.start, box.shape});
+  text["boxes"] = std::move(boxes);
+  return text;
 }
 
 json file_json(const FileEntry& file) {
@@ -282,6 +277,39 @@ int64_t TensorEntry::count() const {
   int64_t product = 1;
   for (const int64_t extent : shape) product *= extent;
   return product;
+}
+
+std::vector<uint32_t> block_checksums(const void* data, int64_t bytes) {
+  std::vector<uint32_t> checksums;
+  for (int64_t done = 0; done < bytes; done += kBlockBytes)
+    checksums.push_back(core::crc32c(static_cast<const char*>(data) + done,
+                                     static_cast<size_t>(std::min(kBlockBytes, bytes - done))));
+  return checksums;
+}
+
+void add_region(Manifest& manifest, const std::string& tensor, core::DType dtype,
+                const std::vector<int64_t>& shape, const Box& box, Region region) {
+  const auto [found, is_new] =
+      manifest.tensors.try_emplace(tensor, TensorEntry{dtype, shape, {}, {}});
+  TensorEntry& entry = found->second;
+  VT_REQUIRE(CheckpointError, entry.dtype == dtype && entry.shape == shape,
+             "[checkpoint] tensor {} must be the same on every rank but is {} {} and {} {}", tensor,
+             core::name(entry.dtype), shape_text(entry.shape), core::name(dtype),
+             shape_text(shape));
+  const auto same = [&](const Box& one) {
+    return one.start == box.start && one.shape == box.shape;
+  };
+  const auto place = std::find_if(entry.boxes.begin(), entry.boxes.end(), same);
+  region.box = static_cast<int32_t>(place - entry.boxes.begin());
+  if (place == entry.boxes.end()) entry.boxes.push_back(box);
+  entry.regions.push_back(std::move(region));
+}
+
+void sort_regions(Manifest& manifest) {
+  for (auto& [name, entry] : manifest.tensors)
+    std::sort(entry.regions.begin(), entry.regions.end(), [](const Region& a, const Region& b) {
+      return std::pair(a.box, a.start) < std::pair(b.box, b.start);
+    });
 }
 
 std::string shape_text(const std::vector<int64_t>& shape) {
@@ -300,7 +328,15 @@ std::string to_text(const Manifest& manifest) {
   for (const auto& [key, value] : info.items())
     text += fmt::format("\"{}\": {},\n", key, dump(value));
   append_map(text, "files", manifest.files, file_json);
-  append_map(text, "tensors", manifest.tensors, tensor_json);
+  std::map<std::string, int64_t> files;
+  for (const auto& [name, file] : manifest.files)
+    files.emplace(name, static_cast<int64_t>(files.size()));
+  append_map(text, "tensors", manifest.tensors,
+             [&](const TensorEntry& entry) { return tensor_json(entry, files); });
+  VT_REQUIRE(CheckpointError, static_cast<int64_t>(text.size() + kTailBytes) <= kMaxManifestBytes,
+             "[checkpoint] {}: {} bytes are more than the limit of {}; fewer ranks must share what "
+             "a strategy divides",
+             kManifestName, text.size(), kMaxManifestBytes);
   return text + tail(text);
 }
 
@@ -333,8 +369,9 @@ Manifest parse_manifest(const std::string& text, const std::string& where) {
   const Fields fields(root, where);
   const int64_t version = fields.integer("format_version", 1, INT32_MAX);
   VT_REQUIRE(
-      CheckpointError, version == kCheckpointFormat,
-      "[checkpoint] {}: format version must be {} but got {}; it was written by a newer vitrail",
+      CheckpointError, version <= kCheckpointFormat,
+      "[checkpoint] {}: format version must be at most {} but got {}; it was written by a newer "
+      "vitrail",
       where, kCheckpointFormat, version);
   Manifest manifest;
   manifest.info = parse_info(fields, where);
@@ -342,14 +379,17 @@ Manifest parse_manifest(const std::string& text, const std::string& where) {
   const json& tensors = fields.at("tensors");
   VT_REQUIRE(CheckpointError, files.is_object() && tensors.is_object(),
              "[checkpoint] {}: 'files' and 'tensors' must be objects", where);
+  std::vector<std::string> file_names;  // as numbered by regions: sorted
   for (const auto& [name, value] : files.items()) {
+    file_names.push_back(name);
     const Fields file(value, where + ": file " + printable(name));
-    manifest.files[name] = {file.integer("bytes", 0, kMaxBytes),
-                            file.integer("header_bytes", 8, kMaxBytes),
+    manifest.files[name] = {file.integer("bytes", 0, kMaxTensorBytes),
+                            file.integer("header_bytes", 8, kMaxTensorBytes),
                             file.checksum("header_crc32c")};
   }
   for (const auto& [name, value] : tensors.items())
-    manifest.tensors[name] = parse_tensor(value, where + ": tensor " + printable(name));
+    manifest.tensors[name] =
+        parse_tensor(value, version, file_names, where + ": tensor " + printable(name));
   check_manifest(manifest, where);
   return manifest;
 }

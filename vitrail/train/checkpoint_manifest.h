@@ -7,27 +7,33 @@
 #include <vector>
 
 #include "vitrail/core/dtype.h"
+#include "vitrail/parallel/placement.h"
 #include "vitrail/train/checkpoint.h"
 
 namespace vitrail::train {
 
-constexpr int kCheckpointFormat = 1;
+constexpr int kCheckpointFormat = 2;  // 1 is read too
 constexpr int64_t kMaxManifestBytes = 256ll << 20;
+/// Regions longer than this have a checksum for each block of this length, so that a part can be read and checked.
+constexpr int64_t kBlockBytes = 1 << 20;
 
-/// Elements [start, start + count) of a tensor in row-major order, and the bytes that hold them.
+/// Elements [start, start + count) of a box of a tensor in row-major order, and the bytes that hold them.
 struct Region {
   std::string file;
   int64_t offset = 0;  // from the start of the file
   int64_t bytes = 0;
+  int32_t box = 0;  // of the tensor's boxes
   int64_t start = 0;
   int64_t count = 0;
-  uint32_t crc32c = 0;
+  std::vector<uint32_t> crc32c;  // of each block; a single one covers all of the region
+  int64_t block_bytes() const { return crc32c.size() == 1 ? bytes : kBlockBytes; }
 };
 
 struct TensorEntry {
   core::DType dtype = core::DType::f32;
   std::vector<int64_t> shape;
-  std::vector<Region> regions;  // by start; together the whole tensor
+  std::vector<parallel::Box> boxes;  // disjoint; together the whole tensor
+  std::vector<Region> regions;       // by box, then start; together all of every box
   int64_t count() const;
 };
 
@@ -43,7 +49,18 @@ struct Manifest {
   std::map<std::string, FileEntry> files;
 };
 
+/// Checksums of a region's blocks.
+std::vector<uint32_t> block_checksums(const void* data, int64_t bytes);
+
+/// Adds a region; the tensor and the box are added at their first region. throws CheckpointError when a tensor comes with
+/// another dtype or shape.
+void add_region(Manifest& manifest, const std::string& tensor, core::DType dtype,
+                const std::vector<int64_t>& shape, const parallel::Box& box, Region region);
+/// Puts the regions that were added in order.
+void sort_regions(Manifest& manifest);
+
 /// JSON whose last line holds the checksum of everything before it.
+/// throws   CheckpointError when it would be too long to be read.
 std::string to_text(const Manifest& manifest);
 /// Trusts nothing: throws CheckpointError unless every tensor is covered once, every byte of every
 /// file belongs to one region or header, names are plain file names, and sizes are free of

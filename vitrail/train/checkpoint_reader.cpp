@@ -1,22 +1,20 @@
-// Loading: every region is read in pieces, checked by its checksum, and copied where it belongs.
+// Opening, reading and comparing checkpoints.
 
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <set>
 
 #include <ATen/ops/empty.h>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
-#include "vitrail/core/checksum.h"
 #include "vitrail/core/error.h"
 #include "vitrail/ops/dtype.h"
 #include "vitrail/train/checkpoint.h"
 #include "vitrail/train/checkpoint_files.h"
 #include "vitrail/train/checkpoint_folder.h"
+#include "vitrail/train/checkpoint_load.h"
 #include "vitrail/train/checkpoint_manifest.h"
-#include "vitrail/train/checkpoint_tensor.h"
+#include "vitrail/train/checkpoint_regions.h"
 
 namespace vitrail::train {
 
@@ -24,72 +22,14 @@ namespace {
 
 namespace fs = std::filesystem;
 using core::CheckpointError;
-using core::fail;
 
-constexpr int64_t kReadBytes = 4 << 20;
-
-/// Checksum of a range of a file; the bytes go to `out` when it is not null.
-uint32_t read_checked(const InputFile& file, int64_t offset, int64_t bytes, char* out) {
-  std::vector<char> scratch(out ? 0 : static_cast<size_t>(std::min(bytes, kReadBytes)));
-  uint32_t crc = 0;
-  for (int64_t done = 0; done < bytes;) {
-    const int64_t part = std::min(bytes - done, kReadBytes);
-    char* place = out ? out + done : scratch.data();
-    file.read(offset + done, place, part);
-    crc = core::crc32c(place, static_cast<size_t>(part), crc);
-    done += part;
-  }
-  return crc;
+const TensorEntry& entry_of(const Manifest& manifest, const std::string& name,
+                            const std::string& path) {
+  const auto found = manifest.tensors.find(name);
+  VT_REQUIRE(CheckpointError, found != manifest.tensors.end(),
+             "[checkpoint] {}: holds no tensor {}", path, name);
+  return found->second;
 }
-
-void check_crc(uint32_t expected, uint32_t got, const std::string& file, const std::string& what) {
-  VT_REQUIRE(CheckpointError, expected == got,
-             "[checkpoint] {}: {} must have checksum {:08x} but got {:08x}: the file is damaged",
-             file, what, expected, got);
-}
-
-/// "blocks", "exp_avg", "ema": the kind of state a name belongs to.
-std::string kind_of(const std::string& name) {
-  const size_t slash = name.find('/');
-  return slash == std::string::npos ? "" : name.substr(0, slash);
-}
-
-constexpr size_t kShownDifferences = 5;
-
-/// First differences of two sets of names, one kind of state at a time, in words.
-class Differences {
- public:
-  void add(const std::string& kind, bool in_checkpoint, std::string text) {
-    if (!kind.empty()) (in_checkpoint ? extra_kinds_ : missing_kinds_).insert(kind);
-    if (shown_.size() < kShownDifferences) shown_.push_back(std::move(text));
-    ++count_;
-  }
-  void raise(const std::string& path) const {
-    if (count_ == 0) return;
-    const size_t more = count_ - shown_.size();
-    fail<CheckpointError>("[checkpoint] {}: does not fit this run: {}{}{}", path,
-                          fmt::join(shown_, "; "), more ? fmt::format("; and {} more", more) : "",
-                          advice());
-  }
-
- private:
-  std::string advice() const {
-    if (missing_kinds_.contains("ema"))
-      return "; the checkpoint has no moving average (it was saved without train.ema_decay): "
-             "remove train.ema_decay, or "
-             "start anew with model.weights.path";
-    if (extra_kinds_.contains("ema"))
-      return "; the checkpoint holds a moving average: set train.ema_decay, or start anew with "
-             "model.weights.path";
-    if (!missing_kinds_.empty() || !extra_kinds_.empty())
-      return "; it was saved with another train.optimizer.kind: use that one, or start anew with "
-             "model.weights.path";
-    return "; it was saved by another model: use its recipe, or another run.name";
-  }
-  std::set<std::string> missing_kinds_, extra_kinds_;
-  std::vector<std::string> shown_;
-  size_t count_ = 0;
-};
 
 double largest_difference(const at::Tensor& a, const at::Tensor& b) {
   const at::Tensor x = a.to(at::kDouble).contiguous(), y = b.to(at::kDouble).contiguous();
@@ -104,18 +44,6 @@ double largest_difference(const at::Tensor& a, const at::Tensor& b) {
 }
 
 }  // namespace
-
-std::vector<TensorState> state_tensors(parallel::UnitSet& units, Optimizer& optimizer) {
-  std::vector<TensorState> tensors;
-  units.for_each_slot([&](const parallel::ParameterSlot& slot) {
-    tensors.push_back({slot.name, parallel::UnitSet::view(units.master(), slot)});
-  });
-  for (const Optimizer::State& state : optimizer.states())
-    units.for_each_slot([&](const parallel::ParameterSlot& slot) {
-      tensors.push_back({state.name + "/" + slot.name, parallel::UnitSet::view(state.arena, slot)});
-    });
-  return tensors;
-}
 
 CheckpointReader::CheckpointReader(const std::string& path) : path_(path) {
   std::error_code ignored;
@@ -146,65 +74,57 @@ std::vector<std::string> CheckpointReader::names() const {
 }
 
 at::Tensor CheckpointReader::read(const std::string& name) const {
-  const auto found = manifest_->tensors.find(name);
-  VT_REQUIRE(CheckpointError, found != manifest_->tensors.end(),
-             "[checkpoint] {}: holds no tensor {}", path_, name);
-  const TensorEntry& entry = found->second;
+  const TensorEntry& entry = entry_of(*manifest_, name, path_);
   at::Tensor tensor = at::empty(entry.shape, ops::scalar_type(entry.dtype));
-  auto* data = static_cast<char*>(tensor.mutable_data_ptr());
-  for (const Region& region : entry.regions) {
-    const std::string path = (fs::path(path_) / region.file).string();
-    const uint32_t crc = read_checked(InputFile(path), region.offset, region.bytes,
-                                      data + region.start * core::size_bytes(entry.dtype));
-    check_crc(region.crc32c, crc, path, "tensor " + name);
-  }
+  read(name, {parallel::whole_box(entry.shape), 0, entry.count()}, tensor.mutable_data_ptr());
   return tensor;
 }
 
+void CheckpointReader::read(const std::string& name, const parallel::BoxRange& range,
+                            void* out) const {
+  RegionReader regions(path_);
+  read_parts(entry_of(*manifest_, name, path_), name, {{&range, static_cast<char*>(out)}}, regions);
+  bytes_read_ += regions.bytes_read();
+}
+
+int64_t CheckpointReader::bytes_read() const { return bytes_read_; }
+
 void CheckpointReader::load(const std::vector<TensorState>& tensors) const {
-  Differences differences;
-  std::set<std::string> wanted;
-  for (const auto& [name, tensor] : tensors) {
-    wanted.insert(name);
-    const auto found = manifest_->tensors.find(name);
-    if (found == manifest_->tensors.end()) {
-      differences.add(kind_of(name), false,
-                      fmt::format("{} {} is missing", name, shape_text(tensor.sizes().vec())));
-    } else if (found->second.shape != tensor.sizes()) {
-      differences.add(
-          "", true,
-          fmt::format("{} must have shape {} but got {}", name, shape_text(tensor.sizes().vec()),
-                      shape_text(found->second.shape)));
-    } else if (found->second.dtype != dtype_of(tensor, name)) {
-      differences.add(
-          "", true,
-          fmt::format("{} must be {} but got {}", name, core::name(dtype_of(tensor, name)),
-                      core::name(found->second.dtype)));
-    }
+  load(whole_pieces(tensors), *comm::self_communicator());
+}
+
+void CheckpointReader::load(const std::vector<StatePiece>& pieces,
+                            comm::Communicator& group) const {
+  check_fit(*manifest_, path_, pieces, group);
+  std::string error;
+  try {
+    RegionReader regions(path_);
+    fill_pieces(*manifest_, pieces, regions);
+    bytes_read_ += regions.bytes_read();
+  } catch (const std::exception& raised) {
+    error = raised.what();
   }
-  for (const auto& [name, entry] : manifest_->tensors)
-    if (!wanted.contains(name))
-      differences.add(kind_of(name), true,
-                      fmt::format("{} {} is not in this run", name, shape_text(entry.shape)));
-  differences.raise(path_);
-  for (const auto& [name, tensor] : tensors) tensor.detach().copy_(read(name));
+  throw_together(group, error);
 }
 
 void CheckpointReader::verify(int part, int parts) const {
-  std::map<std::string, std::vector<std::pair<const std::string*, const Region*>>> by_file;
+  int64_t total = 0, place = 0;
+  for (const auto& [name, file] : manifest_->files) total += file.bytes;
+  // A block belongs to the part in which its first byte lies, all blocks one after another.
+  const auto is_mine = [&](int64_t bytes) {
+    const auto owner =
+        static_cast<int>(static_cast<__int128>(place) * parts / std::max<int64_t>(total, 1));
+    place += bytes;
+    return owner == part;
+  };
+  RegionReader regions(path_);
+  for (const auto& [name, file] : manifest_->files)
+    if (is_mine(file.header_bytes)) regions.verify_header(name, file);
   for (const auto& [name, entry] : manifest_->tensors)
-    for (const Region& region : entry.regions) by_file[region.file].emplace_back(&name, &region);
-  int index = 0;
-  for (const auto& [file, entry] : manifest_->files) {
-    if (index++ % parts != part) continue;
-    const std::string path = (fs::path(path_) / file).string();
-    const InputFile opened(path);
-    check_crc(entry.header_crc32c, read_checked(opened, 0, entry.header_bytes, nullptr), path,
-              "the header");
-    for (const auto& [name, region] : by_file[file])
-      check_crc(region->crc32c, read_checked(opened, region->offset, region->bytes, nullptr), path,
-                "tensor " + *name);
-  }
+    for (const Region& region : entry.regions)
+      for (int64_t block = 0; block < static_cast<int64_t>(region.crc32c.size()); ++block)
+        if (is_mine(std::min(region.block_bytes(), region.bytes - block * region.block_bytes())))
+          regions.verify_block(region, name, block);
 }
 
 std::vector<nn::NamedTensor> read_parameters(const std::string& path, bool ema) {

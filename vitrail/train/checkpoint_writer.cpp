@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstring>
 #include <exception>
+#include <map>
 #include <mutex>
 #include <set>
 #include <thread>
@@ -20,7 +21,6 @@
 #include "vitrail/core/checksum.h"
 #include "vitrail/core/clock.h"
 #include "vitrail/core/error.h"
-#include "vitrail/io/safetensors.h"
 #include "vitrail/train/checkpoint.h"
 #include "vitrail/train/checkpoint_files.h"
 #include "vitrail/train/checkpoint_folder.h"
@@ -65,51 +65,89 @@ std::vector<json> vote(comm::Communicator& group, Body&& body) {
   return answers;
 }
 
-/// A tensor's description, kept after the snapshot.
-struct Described {
-  std::string name;
-  core::DType dtype;
-  std::vector<int64_t> shape;
-};
-
 /// This rank's share of one save, in host memory.
 struct Job {
   CheckpointInfo info;
-  std::vector<Described> tensors;
-  std::vector<Piece> pieces;         // in the order of `staging`
+  std::vector<StatePiece> pieces;    // without data
+  std::vector<Share> shares;         // in the order of `staging`
   std::string error;                 // why the snapshot failed; voted on like a failed write
   std::optional<c10::Event> copied;  // device copies under way
 };
 
-/// Checksum over names, dtypes and shapes: ranks that disagree about the state must not write one
-/// checkpoint.
-uint32_t digest(const std::vector<Described>& tensors) {
-  uint32_t crc = 0;
-  for (const Described& tensor : tensors) {
+/// For each number of copies, this rank's place among them and a checksum over what it holds: ranks that hold the same
+/// must agree on what that is before they cut it.
+json digests(const std::vector<StatePiece>& pieces) {
+  std::map<int, std::pair<int, uint32_t>> found;
+  for (const StatePiece& piece : pieces) {
+    if (piece.copies.index < 0) continue;
+    auto& [index, crc] = found.try_emplace(piece.copies.count, piece.copies.index, 0).first->second;
     const std::string line =
-        fmt::format("{} {} {}\n", tensor.name, core::name(tensor.dtype), shape_text(tensor.shape));
+        fmt::format("{} {} {} {} {} {} {}\n", piece.name, core::name(piece.dtype),
+                    shape_text(piece.whole_shape), shape_text(piece.range.box.start),
+                    shape_text(piece.range.box.shape), piece.range.start, piece.range.count);
     crc = core::crc32c(line.data(), line.size(), crc);
   }
-  return crc;
+  json all = json::array();
+  for (const auto& [count, mine] : found) all.push_back({count, mine.first, mine.second});
+  return all;
 }
 
-/// The head of this rank's file: whole tensors under their own names, parts as "name[start:end]".
-std::string file_header(const Job& job, const std::string& path) {
-  std::vector<io::TensorToWrite> entries;
-  for (const Piece& piece : job.pieces) {
-    const Described& tensor = job.tensors[piece.tensor];
-    int64_t count = 1;
-    for (const int64_t extent : tensor.shape) count *= extent;
-    if (piece.count == count)
-      entries.push_back({tensor.name, tensor.dtype, tensor.shape});
-    else
-      entries.push_back(
-          {fmt::format("{}[{}:{}]", tensor.name, piece.start, piece.start + piece.count),
-           tensor.dtype,
-           {piece.count}});
+/// Of n copies there must be n ranks, numbered 0 to n - 1, that hold the same.
+void check_digests(const std::vector<json>& answers) {
+  std::map<std::pair<int, uint32_t>, std::map<int, size_t>> holders;  // index -> rank
+  std::map<std::pair<int, uint32_t>, size_t> first;
+  for (size_t rank = 0; rank < answers.size(); ++rank)
+    for (const json& one : answers[rank]["digests"]) {
+      const std::pair<int, uint32_t> key{one[0].get<int>(), one[2].get<uint32_t>()};
+      first.try_emplace(key, rank);
+      holders[key].emplace(one[1].get<int>(), rank);
+    }
+  std::vector<size_t> odd;  // the first rank of every group that is not complete
+  for (const auto& [key, ranks] : holders)
+    if (static_cast<int>(ranks.size()) != key.first) odd.push_back(first.at(key));
+  std::sort(odd.begin(), odd.end());
+  VT_REQUIRE(CheckpointError, odd.empty(),
+             "[checkpoint] ranks that hold the same part must hold the same tensors but rank {} "
+             "differs from rank {}",
+             odd.back(), odd.front());
+}
+
+/// Every rank's text, on rank 0 one after another in rank order, so that thousands need no more memory than one.
+template <class Visit>
+void for_each_text(comm::Communicator& group, std::string mine, Visit&& visit) {
+  if (group.rank() == 0) visit(mine);
+  int64_t bytes = static_cast<int64_t>(mine.size());
+  if (group.rank() != 0) {
+    group.send({&bytes, 1, core::DType::i64}, 0).wait();
+    group.send({mine.data(), bytes, core::DType::u8}, 0).wait();
+    return;
   }
-  const io::SafetensorsMetadata metadata{{"vitrail_step", std::to_string(job.info.step)}};
-  return io::SafetensorsLayout::plan(entries, metadata, path).header;
+  for (int rank = 1; rank < group.size(); ++rank) {
+    group.receive({&bytes, 1, core::DType::i64}, rank).wait();
+    mine.resize(static_cast<size_t>(bytes));
+    group.receive({mine.data(), bytes, core::DType::u8}, rank).wait();
+    visit(mine);
+  }
+}
+
+/// Adds what one rank wrote to the manifest.
+void add_answer(Manifest& manifest, const json& answer) {
+  const auto file = answer["file"].get<std::string>();
+  manifest.files[file] = {answer["bytes"], answer["header_bytes"], answer["header_crc32c"]};
+  for (const json& empty : answer["empty"])
+    manifest.tensors[empty[0].get<std::string>()] = {
+        dtype_named(empty[1].get<std::string>(), file), empty[2], {}, {}};
+  for (const json& one : answer["regions"]) {
+    const parallel::Box box{one[3], one[4]};
+    add_region(manifest, one[0].get<std::string>(), dtype_named(one[1].get<std::string>(), file),
+               one[2], box,
+               {.file = file,
+                .offset = one[5],
+                .bytes = one[6],
+                .start = one[7],
+                .count = one[8],
+                .crc32c = one[9]});
+  }
 }
 
 }  // namespace
@@ -128,12 +166,14 @@ class CheckpointWriter::Impl {
     if (thread_.joinable()) thread_.join();
   }
 
-  void save(const std::vector<TensorState>& tensors, const CheckpointInfo& info) {
+  const comm::Communicator& group() const { return *group_; }
+
+  void save(const std::vector<StatePiece>& pieces, const CheckpointInfo& info) {
     finish();
     job_ = Job{.info = info};
     job_.info.created_utc = core::utc_now();
     try {
-      snapshot(tensors);
+      snapshot(pieces);
     } catch (const std::exception& error) {
       job_.error = error.what();
     }
@@ -165,12 +205,11 @@ class CheckpointWriter::Impl {
     if (options_.start_step >= 0) set_aside_newer(options_.folder, options_.start_step);
   }
 
-  void snapshot(const std::vector<TensorState>& tensors);
+  void snapshot(const std::vector<StatePiece>& pieces);
   void run() noexcept;
   void write();
-  void write_share(const std::string& folder, json& answer);
-  void publish(const std::string& unfinished, const std::string& final_path,
-               const std::vector<json>& answers);
+  json write_share(const std::string& folder);
+  void publish(Manifest& manifest, const std::string& unfinished, const std::string& final_path);
   void throw_error() {
     if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
   }
@@ -192,36 +231,41 @@ class CheckpointWriter::Impl {
   Saved last_;
 };
 
-void CheckpointWriter::Impl::snapshot(const std::vector<TensorState>& tensors) {
-  std::set<std::string_view> names;
+void CheckpointWriter::Impl::snapshot(const std::vector<StatePiece>& pieces) {
+  std::set<std::string> known;
   std::optional<at::Device> device;
-  for (const auto& [name, tensor] : tensors) {
-    VT_REQUIRE(CheckpointError, tensor.defined() && tensor.is_contiguous(),
-               "[checkpoint] tensor {} must be contiguous in memory", name);
-    VT_REQUIRE(CheckpointError, names.insert(name).second, "[checkpoint] tensor {} appears twice",
-               name);
-    job_.tensors.push_back({name, dtype_of(tensor, name), tensor.sizes().vec()});
-    if (!tensor.device().is_cpu()) device = tensor.device();
+  for (const StatePiece& piece : pieces) {
+    VT_REQUIRE(CheckpointError,
+               piece.data.defined() && piece.data.is_contiguous() &&
+                   piece.data.numel() == piece.range.count,
+               "[checkpoint] tensor {} must be contiguous in memory and whole", piece.name);
+    const std::string place =
+        file_entry(piece.name, piece.dtype, piece.whole_shape, piece.range).name;
+    VT_REQUIRE(CheckpointError, known.insert(place).second, "[checkpoint] tensor {} appears twice",
+               place);
+    if (!piece.data.device().is_cpu()) device = piece.data.device();
   }
-  job_.pieces = even_share(tensors, group_->rank(), group_->size());
+  job_.pieces = pieces;
+  for (StatePiece& piece : job_.pieces) piece.data = at::Tensor();
+  job_.shares = even_share(pieces);
   int64_t bytes = 0;
-  for (const Piece& piece : job_.pieces) bytes += piece.bytes;
+  for (const Share& share : job_.shares) bytes += share.bytes;
   if (!staging_.defined() || staging_.numel() < bytes)
     staging_ =
         at::empty({bytes}, at::TensorOptions().dtype(at::kByte).pinned_memory(device.has_value()));
 
   int64_t offset = 0;
-  for (const Piece& piece : job_.pieces) {
+  for (const Share& share : job_.shares) {
     const at::Tensor source =
-        tensors[piece.tensor].tensor.detach().view({-1}).narrow(0, piece.start, piece.count);
+        pieces[share.piece].data.detach().view({-1}).narrow(0, share.start, share.count);
     if (source.device().is_cpu())
       std::memcpy(static_cast<char*>(staging_.mutable_data_ptr()) + offset, source.const_data_ptr(),
-                  static_cast<size_t>(piece.bytes));
+                  static_cast<size_t>(share.bytes));
     else
-      staging_.narrow(0, offset, piece.bytes)
+      staging_.narrow(0, offset, share.bytes)
           .view(source.scalar_type())
           .copy_(source, /*non_blocking=*/true);
-    offset += piece.bytes;
+    offset += share.bytes;
   }
   if (!device) return;
   // Work queued later on this stream runs after the copies, so the caller need not wait for them.
@@ -249,24 +293,32 @@ void CheckpointWriter::Impl::write() {
   try {
     const auto named = vote(*group_, [&](json& answer) {
       VT_REQUIRE(CheckpointError, job_.error.empty(), "{}", job_.error);
-      answer["digest"] = digest(job_.tensors);
+      answer["digests"] = digests(job_.pieces);
       if (group_->rank() != 0) return;
       unfinished = final_path + std::string(kUnfinishedMark) + attempt_id();
       files_.make_folder(unfinished);
       answer["folder"] = unfinished;
     });
     unfinished = named[0]["folder"].get<std::string>();
-    for (size_t rank = 1; rank < named.size(); ++rank)
-      VT_REQUIRE(
-          CheckpointError, named[rank]["digest"] == named[0]["digest"],
-          "[checkpoint] every rank must hold the same tensors but rank {} differs from rank 0",
-          rank);
-    const auto written = vote(*group_, [&](json& answer) { write_share(unfinished, answer); });
+    check_digests(named);
+    json mine;
+    vote(*group_, [&](json&) { mine = write_share(unfinished); });
+    Manifest manifest{.info = job_.info};
+    std::string problem;
+    for_each_text(*group_, mine.dump(-1, ' ', false, json::error_handler_t::replace),
+                  [&](const std::string& text) {
+                    try {
+                      if (problem.empty()) add_answer(manifest, json::parse(text));
+                    } catch (const std::exception& error) {
+                      problem = error.what();
+                    }
+                  });
     const auto published = vote(*group_, [&](json& answer) {
       if (group_->rank() != 0) return;
-      publish(unfinished, final_path, written);
+      VT_REQUIRE(CheckpointError, problem.empty(), "{}", problem);
+      publish(manifest, unfinished, final_path);
       int64_t bytes = 0;
-      for (const json& share : written) bytes += share["bytes"].get<int64_t>();
+      for (const auto& [file, entry] : manifest.files) bytes += entry.bytes;
       answer["bytes"] = bytes;
     });
     const std::scoped_lock lock(mutex_);
@@ -282,38 +334,37 @@ void CheckpointWriter::Impl::write() {
   }
 }
 
-void CheckpointWriter::Impl::write_share(const std::string& folder, json& answer) {
-  const std::string name = fmt::format("rank-{:05}.safetensors", group_->rank());
+json CheckpointWriter::Impl::write_share(const std::string& folder) {
+  const std::string name = rank_file_name(group_->rank());
   const std::string path = folder + "/" + name;
-  const std::string header = file_header(job_, path);
-  json regions = json::array();
+  const std::string header = file_layout(job_.pieces, job_.shares, job_.info.step, path).header;
+  json regions = json::array(), empty = json::array();
   int64_t offset = 0;
-  for (const Piece& piece : job_.pieces) {
-    const std::string_view bytes = staged(offset, piece.bytes);
-    regions.push_back({piece.tensor, static_cast<int64_t>(header.size()) + offset, piece.bytes,
-                       piece.start, piece.count, core::crc32c(bytes.data(), bytes.size())});
-    offset += piece.bytes;
+  for (const Share& share : job_.shares) {
+    const StatePiece& piece = job_.pieces[share.piece];
+    regions.push_back({piece.name, core::name(piece.dtype), piece.whole_shape,
+                       piece.range.box.start, piece.range.box.shape,
+                       static_cast<int64_t>(header.size()) + offset, share.bytes,
+                       piece.range.start + share.start, share.count,
+                       block_checksums(staged(offset, share.bytes).data(), share.bytes)});
+    offset += share.bytes;
   }
+  // Nobody writes a byte of a tensor without elements, but it belongs to the state.
+  for (const StatePiece& piece : job_.pieces)
+    if (piece.range.count == 0 && piece.copies.index == 0)
+      empty.push_back({piece.name, core::name(piece.dtype), piece.whole_shape});
   files_.write_file(path, {header, staged(0, offset)});
-  answer = {{"file", name},
-            {"bytes", static_cast<int64_t>(header.size()) + offset},
-            {"header_bytes", header.size()},
-            {"header_crc32c", core::crc32c(header.data(), header.size())},
-            {"regions", std::move(regions)}};
+  return {{"file", name},
+          {"bytes", static_cast<int64_t>(header.size()) + offset},
+          {"header_bytes", header.size()},
+          {"header_crc32c", core::crc32c(header.data(), header.size())},
+          {"regions", std::move(regions)},
+          {"empty", std::move(empty)}};
 }
 
-void CheckpointWriter::Impl::publish(const std::string& unfinished, const std::string& final_path,
-                                     const std::vector<json>& answers) {
-  Manifest manifest{.info = job_.info};
-  for (const Described& tensor : job_.tensors)
-    manifest.tensors[tensor.name] = {tensor.dtype, tensor.shape, {}};
-  for (const json& answer : answers) {  // in rank order, so regions come by rising start
-    const auto file = answer["file"].get<std::string>();
-    manifest.files[file] = {answer["bytes"], answer["header_bytes"], answer["header_crc32c"]};
-    for (const json& region : answer["regions"])
-      manifest.tensors[job_.tensors[region[0].get<size_t>()].name].regions.push_back(
-          {file, region[1], region[2], region[3], region[4], region[5]});
-  }
+void CheckpointWriter::Impl::publish(Manifest& manifest, const std::string& unfinished,
+                                     const std::string& final_path) {
+  sort_regions(manifest);
   const std::string path = unfinished + "/" + std::string(kManifestName);
   check_manifest(manifest, path);
   files_.write_file(path, {to_text(manifest)});
@@ -325,8 +376,12 @@ void CheckpointWriter::Impl::publish(const std::string& unfinished, const std::s
 CheckpointWriter::CheckpointWriter(comm::Communicator& group, CheckpointOptions options)
     : impl_(std::make_unique<Impl>(group, std::move(options))) {}
 CheckpointWriter::~CheckpointWriter() = default;
+void CheckpointWriter::save(const std::vector<StatePiece>& pieces, const CheckpointInfo& info) {
+  impl_->save(pieces, info);
+}
 void CheckpointWriter::save(const std::vector<TensorState>& tensors, const CheckpointInfo& info) {
-  impl_->save(tensors, info);
+  const comm::Communicator& group = impl_->group();
+  impl_->save(whole_pieces(tensors, {group.size(), group.rank()}), info);
 }
 void CheckpointWriter::finish() { impl_->finish(); }
 CheckpointWriter::Saved CheckpointWriter::last() const { return impl_->last(); }

@@ -14,6 +14,7 @@
 #include "vitrail/models/metrics_leaves.h"
 #include "vitrail/parallel/device.h"
 #include "vitrail/train/assembly.h"
+#include "vitrail/train/handshake.h"
 #include <nlohmann/json.hpp>
 
 namespace vitrail::train {
@@ -96,11 +97,25 @@ int64_t Evaluator::samples() const {
   return total;
 }
 
-std::vector<SplitResult> Evaluator::run(models::Model& model, at::Device device,
-                                        comm::Communicator& group, bool keep_examples) {
+ForwardPass forward_pass(models::Model& model) {
+  return
+      [&model](const data::Batch& batch, const nn::Draws& draws,
+               const std::vector<std::string>& taps) { return model.forward(batch, draws, taps); };
+}
+
+ForwardPass forward_pass(parallel::Engine& engine) {
+  return [&engine](const data::Batch& batch, const nn::Draws& draws,
+                   const std::vector<std::string>& taps) {
+    return engine.evaluate(batch, draws, taps);
+  };
+}
+
+std::vector<SplitResult> Evaluator::run(models::Task task, const ForwardPass& forward,
+                                        at::Device device, comm::Communicator& group,
+                                        bool keep_examples) {
   std::vector<SplitResult> results;
   for (Split& split : splits_)
-    results.push_back(run_split(split, model, device, group, keep_examples));
+    results.push_back(run_split(split, task, forward, device, group, keep_examples));
   return results;
 }
 
@@ -114,21 +129,25 @@ std::vector<std::string> scored_taps(models::Task task) {
 
 }  // namespace
 
-SplitResult Evaluator::run_split(Split& split, models::Model& model, at::Device device,
-                                 comm::Communicator& group, bool keep_examples) {
+SplitResult Evaluator::run_split(Split& split, models::Task task, const ForwardPass& forward,
+                                 at::Device device, comm::Communicator& group, bool keep_examples) {
   const c10::NoGradGuard no_grad;
   const auto start = std::chrono::steady_clock::now();
   const std::unique_ptr<models::Tally> tally =
-      tally_of(model.task(), model_options_, scale_of(split.source, model_options_));
-  ExampleCollector examples(model.task(), split.loader->samples());
+      tally_of(task, model_options_, scale_of(split.source, model_options_));
+  ExampleCollector examples(task, split.loader->samples());
   SplitResult result;
   result.split = data::source_name(split.source);
   for (int64_t i = 0; i < split.loader->batches_per_epoch(); ++i) {
-    data::Batch batch = on_device(without_padding(split.loader->next()), device);
-    if (batch.size() == 0) continue;
+    const data::Batch padded = split.loader->next();
+    const data::Batch samples = without_padding(padded);
+    const bool counts = samples.size() > 0;
+    // Weights that are divided are gathered by all ranks together, so a rank without samples makes the pass too.
+    data::Batch batch = on_device(counts ? samples : padded, device);
     const nn::Draws draws{seed_, 0, batch.sample_ids, false};
     batch = leaves_.with_leaves(std::move(batch), draws);
-    const models::Output output = model.forward(batch, draws, scored_taps(model.task()));
+    const models::Output output = forward(batch, draws, scored_taps(task));
+    if (!counts) continue;
     tally->add(batch, output);
     if (keep_examples) examples.add(batch, output);
   }
@@ -142,17 +161,22 @@ SplitResult Evaluator::run_split(Split& split, models::Model& model, at::Device 
   return result;
 }
 
-EmaScope::EmaScope(parallel::UnitSet& units, const at::Tensor& ema) : units_(units) {
+EmaScope::EmaScope(parallel::Engine& engine, const at::Tensor& ema)
+    : engine_(engine), exceptions_at_start_(std::uncaught_exceptions()) {
   if (!ema.defined()) return;
   const c10::NoGradGuard no_grad;
-  kept_ = units_.weights().clone();
-  units_.weights().copy_(ema);
+  const parallel::UnitSet& units = engine_.units();
+  if (units.weights().defined() && units.master().is_alias_of(units.weights()))
+    kept_ = units.master().clone();
+  engine_.publish(ema);
+  active_ = true;
 }
 
-EmaScope::~EmaScope() {
-  if (!kept_.defined()) return;
+EmaScope::~EmaScope() noexcept(false) {
+  if (!active_ || std::uncaught_exceptions() > exceptions_at_start_) return;
   const c10::NoGradGuard no_grad;
-  units_.weights().copy_(kept_);
+  if (kept_.defined()) engine_.units().master().copy_(kept_);
+  engine_.publish(engine_.units().master());
 }
 
 std::vector<config::Source> chosen_sources(const config::Recipe& recipe, const std::string& split) {
@@ -179,14 +203,15 @@ std::vector<SplitResult> evaluate_recipe(const config::ResolvedRecipe& resolved,
   const std::vector<config::Source> sources = chosen_sources(recipe, options.split);
   const at::Device device = choose_device(recipe.run, options.launch);
   set_threads(recipe.run, options.launch);
-  comm::Mesh mesh(world, mesh_shape(recipe.parallel));
+  handshake(world, resolved, options.version, device);
+  comm::Mesh mesh = make_mesh(world, recipe.parallel, options.launch);
   Evaluator evaluator(sources, recipe, mesh.data_rank(), mesh.data_size(), device.is_cuda());
   const auto model = models::make_model(recipe.model, static_cast<uint64_t>(recipe.run.seed));
   models::configure(*model, recipe.train);
   load_weights(*model, recipe, options.weights);
-  parallel::UnitSet units(*model, device, compute_dtype(recipe.train));
-  return evaluator.run(*model, device, mesh.along({comm::Axis::replicate, comm::Axis::shard}),
-                       false);
+  parallel::Engine engine(*model, recipe, mesh, device, compute_dtype(recipe.train));
+  return evaluator.run(model->task(), forward_pass(engine), device,
+                       mesh.along({comm::Axis::replicate, comm::Axis::shard}), false);
 }
 
 }  // namespace vitrail::train

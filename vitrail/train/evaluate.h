@@ -2,6 +2,7 @@
 /// Metrics of a model on held-out data, exact over any number of ranks.
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,7 +17,7 @@
 #include "vitrail/models/leaves.h"
 #include "vitrail/models/metrics.h"
 #include "vitrail/models/model.h"
-#include "vitrail/parallel/unit.h"
+#include "vitrail/parallel/engine.h"
 #include "vitrail/train/examples.h"
 
 namespace vitrail::train {
@@ -44,6 +45,12 @@ data::Batch without_padding(const data::Batch& batch);
 data::LoaderOptions evaluation_loader(const config::Recipe& recipe, int64_t data_rank,
                                       int64_t data_ranks, bool pin);
 
+/// A pass without gradients: the model's forward, or Engine::evaluate.
+using ForwardPass = std::function<models::Output(const data::Batch&, const nn::Draws&,
+                                                 const std::vector<std::string>& taps)>;
+ForwardPass forward_pass(models::Model& model);
+ForwardPass forward_pass(parallel::Engine& engine);
+
 /// One named list of sources and the loader that reads it, in order, without augmentation.
 class Evaluator {
  public:
@@ -52,11 +59,12 @@ class Evaluator {
   Evaluator(const std::vector<config::Source>& sources, const config::Recipe& recipe,
             int64_t data_rank, int64_t data_ranks, bool pin);
 
-  /// Every rank of `group` (the data ranks) calls it; every rank gets the same metrics.
+  /// Every rank calls it with its `group`, the data ranks: those who share its samples (pipeline, sequence, tensor) count
+  /// the same ones for themselves. Every rank gets the same metrics and makes equally many passes.
   /// Draws   the masks of an MAE come from step 0 and the sample's index, so every evaluation hides
   /// the same patches.
-  std::vector<SplitResult> run(models::Model& model, at::Device device, comm::Communicator& group,
-                               bool keep_examples);
+  std::vector<SplitResult> run(models::Task task, const ForwardPass& forward, at::Device device,
+                               comm::Communicator& group, bool keep_examples);
   int64_t samples() const;
 
  private:
@@ -64,8 +72,8 @@ class Evaluator {
     config::Source source;
     std::unique_ptr<data::Loader> loader;
   };
-  SplitResult run_split(Split& split, models::Model& model, at::Device device,
-                        comm::Communicator& group, bool keep_examples);
+  SplitResult run_split(Split& split, models::Task task, const ForwardPass& forward,
+                        at::Device device, comm::Communicator& group, bool keep_examples);
 
   config::Model model_options_;
   models::LeafMaker
@@ -74,18 +82,21 @@ class Evaluator {
   std::vector<Split> splits_;
 };
 
-/// While it lives the model computes with `ema` (an fp32 arena) instead of its own weights;
-/// afterwards those are back bit by bit. An undefined `ema` changes nothing.
+/// While it lives the model computes with `ema` (an fp32 kept arena) instead of its own weights; afterwards those are back
+/// bit by bit. An undefined `ema` changes nothing. Every rank makes and ends it.
 class EmaScope {
  public:
-  EmaScope(parallel::UnitSet& units, const at::Tensor& ema);
-  ~EmaScope();
+  EmaScope(parallel::Engine& engine, const at::Tensor& ema);
+  /// throws CommError when the ranks cannot exchange the weights; not while another error is on its way.
+  ~EmaScope() noexcept(false);
   EmaScope(const EmaScope&) = delete;
   EmaScope& operator=(const EmaScope&) = delete;
 
  private:
-  parallel::UnitSet& units_;
-  at::Tensor kept_;
+  parallel::Engine& engine_;
+  const int exceptions_at_start_;
+  bool active_ = false;
+  at::Tensor kept_;  // master weights, where the model computes with these very elements
 };
 
 struct EvaluateOptions {
@@ -94,6 +105,7 @@ struct EvaluateOptions {
   std::string split;  // name of a source of eval.sources, or "train" (data.sources); empty = all of
                       // eval.sources
   comm::Launch launch;
+  std::string version;  // of the program, compared between ranks
 };
 
 /// The sources that a split names. throws ConfigError when there is no such split.

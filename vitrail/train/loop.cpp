@@ -12,10 +12,13 @@
 #include "vitrail/core/log.h"
 #include "vitrail/data/memory_watch.h"
 #include "vitrail/data/reader.h"
-#include "vitrail/parallel/data_parallel.h"
+#include "vitrail/models/init.h"
+#include "vitrail/parallel/collect.h"
 #include "vitrail/parallel/device.h"
+#include "vitrail/parallel/engine.h"
 #include "vitrail/train/assembly.h"
 #include "vitrail/train/checkpoint.h"
+#include "vitrail/train/handshake.h"
 #include "vitrail/train/loop_parts.h"
 #include "vitrail/train/optimizer.h"
 #include "vitrail/train/report.h"
@@ -24,12 +27,14 @@
 #include "vitrail/train/sample.h"
 #include "vitrail/train/schedule.h"
 #include "vitrail/train/step.h"
+#include "vitrail/train/trace.h"
 
 namespace vitrail::train {
 
 namespace {
 
 constexpr int64_t kDrawnSamples = 40;
+constexpr int64_t kTracedFrom = 9, kTracedSteps = 3;  // by then buffers and clocks are warm
 
 /// Everything a run is made of, in the order in which it is built (and destroyed in the opposite
 /// one).
@@ -42,12 +47,14 @@ class Run {
  private:
   void start();
   void train();
+  void trace(int64_t done);
   void finish();
   void log_step(const StepReport& report);
   bool evaluates_at(int64_t step) const;
   bool saves_at(int64_t step) const;
   std::vector<SplitResult> evaluate(bool keep_examples);
   void save();
+  void export_weights();
   [[noreturn]] void preempt(int signal);
   Division division();
   PictureTable drawn_samples();
@@ -62,8 +69,7 @@ class Run {
   at::Device device_;
   int threads_;
   comm::Mesh mesh_;
-  comm::Communicator& data_group_;  // host memory
-  std::unique_ptr<comm::Communicator> device_group_;
+  comm::Communicator& data_group_;  // host memory; ranks that see different samples
   bool main_rank_;
   RunLog log_;
 
@@ -79,13 +85,14 @@ class Run {
 
   // --- model, units, optimizer
   std::string weights_read_;
+  ModelFacts facts_;
   std::shared_ptr<models::Model> model_;
-  parallel::UnitSet units_;
-  parallel::GradientReducer reducer_;
+  parallel::Engine engine_;
   Optimizer optimizer_;
   Step step_;
 
   // --- while it runs
+  std::unique_ptr<Trace> trace_;
   std::unique_ptr<CheckpointWriter> writer_;
   int64_t saved_step_ = -1;
   SinkList sinks_;
@@ -110,12 +117,22 @@ comm::Communicator& checked_group(const config::Recipe& recipe, comm::Mesh& mesh
 
 /// Fresh weights, or those the recipe starts from; a resumed run gets its own later.
 std::shared_ptr<models::Model> build_model(const config::Recipe& recipe, bool resumed,
-                                           std::string& weights_read) {
-  auto model = models::make_model(recipe.model, static_cast<uint64_t>(recipe.run.seed));
+                                           std::string& weights_read, ModelFacts& facts) {
+  const bool starts_whole = !resumed && !recipe.model.weights.path.empty();
+  auto model = starts_whole
+                   ? models::make_model(recipe.model, static_cast<uint64_t>(recipe.run.seed))
+                   : models::make_model_deferred(recipe.model);
   models::configure(*model, recipe.train);
-  if (!resumed && !recipe.model.weights.path.empty())
-    weights_read = load_start_weights(*model, recipe.model);
+  facts = facts_of(*model);
+  if (starts_whole) weights_read = load_start_weights(*model, recipe.model);
   return model;
+}
+
+/// For models that come without values.
+parallel::InitialValues first_values(const config::Recipe& recipe,
+                                     const std::string& weights_read) {
+  if (!weights_read.empty()) return {};
+  return models::initial_values(recipe.model, static_cast<uint64_t>(recipe.run.seed));
 }
 
 Run::Run(const config::ResolvedRecipe& resolved, comm::Communicator& world,
@@ -126,36 +143,32 @@ Run::Run(const config::ResolvedRecipe& resolved, comm::Communicator& world,
       world_(world),
       device_(choose_device(recipe_.run, options.launch)),
       threads_(set_threads(recipe_.run, options.launch)),
-      mesh_(world, mesh_shape(recipe_.parallel)),
+      mesh_(make_mesh(world, recipe_.parallel, options.launch)),
       data_group_(checked_group(recipe_, mesh_)),
-      device_group_(device_.is_cuda() && data_group_.size() > 1
-                        ? comm::device_communicator(data_group_, device_.index())
-                        : nullptr),
       main_rank_(world.rank() == 0),
       log_(!main_rank_, options.print),
       folder_(recipe_.run),
       resumed_(resolve_resume(options.resume, folder_.path(), world)),
       checkpoint_(open_checkpoint(resumed_.path)),
-      loader_(recipe_.data.sources, recipe_.model,
-              data::loader_options(recipe_, mesh_.data_rank(), mesh_.data_size(),
-                                   device_.is_cuda()),
-              checkpoint_ ? checkpoint_->info().loader : data::LoaderState{}),
+      loader_(
+          recipe_.data.sources, recipe_.model,
+          data::loader_options(recipe_, mesh_.data_rank(), mesh_.data_size(), device_.is_cuda()),
+          checkpoint_ ? checkpoint_->info().loader : data::LoaderState{}),
       evaluator_(recipe_.eval.sources, recipe_, mesh_.data_rank(), mesh_.data_size(),
                  device_.is_cuda()),
       steps_per_epoch_(loader_.batches_per_epoch()),
       total_steps_(recipe_.train.steps ? *recipe_.train.steps
                                        : recipe_.train.epochs.value_or(1) * steps_per_epoch_),
       first_step_(checkpoint_ ? checkpoint_->info().step : 0),
-      model_(build_model(recipe_, checkpoint_ != nullptr, weights_read_)),
-      units_(*model_, device_, compute_dtype(recipe_.train)),
-      reducer_(*model_, units_, device_group_ ? *device_group_ : data_group_,
-               recipe_.parallel.bucket_mib),
-      optimizer_(units_, recipe_.train.optimizer, recipe_.train.ema_decay),
-      step_(*model_, units_, reducer_, optimizer_,
+      model_(build_model(recipe_, checkpoint_ != nullptr, weights_read_, facts_)),
+      engine_(*model_, recipe_, mesh_, device_, compute_dtype(recipe_.train),
+              first_values(recipe_, weights_read_)),
+      optimizer_(engine_, recipe_.train.optimizer, recipe_.train.ema_decay),
+      step_(*model_, engine_, optimizer_,
             Schedule(recipe_.train.schedule, recipe_.train.optimizer.lr, total_steps_),
-            recipe_.train, static_cast<uint64_t>(recipe_.run.seed), device_,
-            device_group_ ? *device_group_ : data_group_),
-      meter_(device_, mesh_.world().size(), steps_per_epoch_, recipe_.data.batch_size, *model_) {}
+            recipe_.train, static_cast<uint64_t>(recipe_.run.seed),
+            may_record(recipe_.parallel) && options.trace.empty()),
+      meter_(device_, mesh_.world().size(), steps_per_epoch_, recipe_.data.batch_size, facts_) {}
 
 /// What is known before the first step, by name.
 Division Run::division() {
@@ -165,7 +178,9 @@ Division Run::division() {
   division.device = fmt::format("{} ({})", parallel::device_name(device_), device_.str());
   division.threads = threads_;
   division.strategy = recipe_.parallel.strategy.value;
-  division.buckets = reducer_.bucket_count();
+  division.layout = engine_.describe();
+  if (mesh_.size(comm::Axis::pipeline) > 1)
+    division.pipeline = describe_pipeline(recipe_.parallel, recipe_.train.micro_batches);
   division.precision = recipe_.train.precision.value;
   division.global_batch = recipe_.data.batch_size;
   division.ranks = mesh_.data_size();
@@ -174,9 +189,10 @@ Division Run::division() {
   division.held_out = evaluator_.samples();
   division.steps_per_epoch = steps_per_epoch_;
   division.total_steps = total_steps_;
-  division.parameters = units_.parameter_count();
-  division.gflops_per_sample = model_->train_flops_per_sample() / 1e9;
-  division.tokens = model_->tokens_per_sample();
+  division.parameters = facts_.parameters;
+  division.parameters_here = engine_.units().parameter_count();
+  division.gflops_per_sample = facts_.flops_per_sample / 1e9;
+  division.tokens = facts_.tokens;
   division.model = describe_model(recipe_.model);
   division.weights = weights_read_;
   division.ema_decay = recipe_.train.ema_decay;
@@ -201,14 +217,15 @@ void Run::start() {
   world_.barrier();
 
   if (checkpoint_) {
-    checkpoint_->load(state_tensors(units_, optimizer_));
-    units_.publish_master();
+    checkpoint_->load(state_pieces(engine_.units(), optimizer_, parallel::place_of(mesh_)), world_);
+    optimizer_.restored();
+    engine_.publish(engine_.units().master());
     step_.set_step(first_step_, checkpoint_->info().skipped_updates);
     wall_before_ = checkpoint_->info().wall_seconds;
     saved_step_ = first_step_;
   } else {
-    broadcast_weights(units_, device_group_ ? *device_group_ : data_group_);
-    if (optimizer_.ema().defined()) optimizer_.ema().copy_(units_.master());
+    engine_.broadcast_weights();
+    if (optimizer_.ema().defined()) optimizer_.ema().copy_(engine_.units().master());
   }
 
   for (const Skipped& skipped : resumed_.skipped)
@@ -246,6 +263,7 @@ void Run::train() {
   std::optional<StepReport>
       before;  // its loss is on the host by the time the next step is under way
   for (int64_t done = first_step_ + 1; done <= total_steps_; ++done) {
+    trace(done - 1);
     const StepReport report = step_.run(loader_);
     if (before) result_.losses.push_back(before->loss());
     before = report;
@@ -259,6 +277,21 @@ void Run::train() {
   }
   if (before) result_.losses.push_back(before->loss());
   step_.settle();
+  trace(total_steps_);
+}
+
+/// Begins and ends the recording that options_.trace asks for; `done` steps have been run.
+void Run::trace(int64_t done) {
+  if (options_.trace.empty()) return;
+  const int64_t from =
+      first_step_ +
+      std::min(kTracedFrom, std::max<int64_t>(0, total_steps_ - first_step_ - kTracedSteps));
+  if (done == from && done < total_steps_)
+    trace_ = std::make_unique<Trace>(*model_, device_, world_);
+  if (!trace_ || (done != from + kTracedSteps && done != total_steps_)) return;
+  write_trace(options_.trace, *trace_, world_);
+  trace_ = nullptr;
+  log_.line(fmt::format("{:<16}steps {} to {} in {}", "trace", from + 1, done, options_.trace));
 }
 
 void Run::log_step(const StepReport& report) {
@@ -270,10 +303,11 @@ void Run::log_step(const StepReport& report) {
     for (const data::SourceProgress& source : loader_.progress())
       record.sources.emplace_back(source.name, source.epochs);
   if (memory.is_scarce() && !std::exchange(warned_of_memory_, true))
-    core::log_warning("[memory] {:.1f} of {:.1f} GiB of this host are left; lower data.cache_gib, "
-                      "data.prefetch or data.workers",
-                      static_cast<double>(memory.available_bytes) / kGib,
-                      static_cast<double>(memory.limit_bytes) / kGib);
+    core::log_warning(
+        "[memory] {:.1f} of {:.1f} GiB of this host are left; lower data.cache_gib, "
+        "data.prefetch or data.workers",
+        static_cast<double>(memory.available_bytes) / kGib,
+        static_cast<double>(memory.limit_bytes) / kGib);
   if (main_rank_) sinks_.step(record);
 }
 
@@ -281,8 +315,9 @@ std::vector<SplitResult> Run::evaluate(bool keep_examples) {
   step_.settle();
   std::vector<SplitResult> results;
   {
-    const EmaScope averaged(units_, optimizer_.ema());
-    results = evaluator_.run(*model_, device_, data_group_, keep_examples);
+    const EmaScope averaged(engine_, optimizer_.ema());
+    results =
+        evaluator_.run(model_->task(), forward_pass(engine_), device_, data_group_, keep_examples);
   }
   const int64_t step = step_.step();
   for (const SplitResult& result : results)
@@ -307,7 +342,7 @@ void Run::save() {
   info.mesh = mesh_.describe();
   info.recipe = config::to_yaml(recipe_);
   info.program = options_.version;
-  writer_->save(state_tensors(units_, optimizer_), info);
+  writer_->save(state_pieces(engine_.units(), optimizer_, parallel::place_of(mesh_)), info);
 }
 
 void Run::preempt(int signal) {
@@ -328,14 +363,13 @@ void Run::finish() {
   result_.folder = folder_.path();
   result_.first_step = first_step_;
   result_.steps = step_.step();
+  export_weights();
+  const bool draws = model_->task() == models::Task::denoising && recipe_.logging.html;
+  const std::optional<PictureTable> drawn = draws ? std::optional(drawn_samples()) : std::nullopt;
   if (main_rank_) {
     sinks_.flush();
-    write_weights(folder_.file("weights.safetensors"), *model_, units_, units_.master());
-    if (optimizer_.ema().defined())
-      write_weights(folder_.file("weights-ema.safetensors"), *model_, units_, optimizer_.ema());
     ReportData data = report_data(result_.evaluation);
-    if (model_->task() == models::Task::denoising && recipe_.logging.html)
-      data.pictures.push_back(drawn_samples());
+    if (drawn) data.pictures.push_back(*drawn);
     save_report_data(folder_.path(), data);
     if (recipe_.logging.html) result_.report = write_report(folder_.path());
   }
@@ -346,10 +380,17 @@ void Run::finish() {
   if (!result_.report.empty()) log_.line(fmt::format("{:<16}{}", "report", result_.report));
 }
 
-/// What a diffusion model draws, for the report.
+void Run::export_weights() {
+  write_weights(folder_.file("weights.safetensors"), *model_, engine_, engine_.units().master());
+  if (optimizer_.ema().defined())
+    write_weights(folder_.file("weights-ema.safetensors"), *model_, engine_, optimizer_.ema());
+}
+
+/// What a diffusion model draws, for the report. Every rank calls it: some may hold parts only.
 PictureTable Run::drawn_samples() {
-  const EmaScope averaged(units_, optimizer_.ema());
-  return sample_sheet(*model_, recipe_, device_, kDrawnSamples);
+  const EmaScope averaged(engine_, optimizer_.ema());
+  const NoisePass pass = is_whole(recipe_.parallel) ? NoisePass() : noise_pass(*model_, engine_);
+  return sample_sheet(*model_, recipe_, device_, kDrawnSamples, pass);
 }
 
 ReportData Run::report_data(const std::vector<SplitResult>& results) {
@@ -392,6 +433,7 @@ RunResult run_training(const config::ResolvedRecipe& resolved, comm::Communicato
                        const TrainOptions& options) {
   config::require_training(resolved.recipe);
   set_determinism(resolved.recipe.run);
+  handshake(world, resolved, options.version, choose_device(resolved.recipe.run, options.launch));
   return Run(resolved, world, options)();
 }
 

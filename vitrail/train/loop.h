@@ -15,8 +15,10 @@ namespace vitrail::train {
 struct TrainOptions {
   std::string resume =
       "auto";  // auto: newest valid checkpoint of the run; never; or a checkpoint or run folder
-  bool dry_run = false;      // build everything, print the plan, run no step
-  bool print = true;         // progress and summary on the terminal
+  bool dry_run = false;  // build everything, print the plan, run no step
+  bool print = true;     // progress and summary on the terminal
+  std::string
+      trace;  // file for the times of steps 10 to 12 (the first ones of a shorter run); empty = none
   std::string command_line;  // for the report
   std::string version;       // of the program, for the report and the checkpoint
   std::string libraries;     // for the report: "name  version", one a line

@@ -3,14 +3,18 @@
 #include <algorithm>
 #include <atomic>
 #include <csignal>
-#include <map>
+#include <memory>
 #include <mutex>
 
 #include <fmt/format.h>
 
+#include "vitrail/comm/transport.h"
+#include "vitrail/core/atomic_file.h"
 #include "vitrail/core/clock.h"
 #include "vitrail/core/text.h"
-#include "vitrail/models/weights.h"
+#include "vitrail/io/safetensors.h"
+#include "vitrail/ops/dtype.h"
+#include "vitrail/parallel/collect.h"
 #include "vitrail/parallel/device.h"
 #include "vitrail/train/bench_step.h"
 
@@ -27,7 +31,11 @@ struct Handlers {
   struct sigaction term, user;
 } handlers;
 
-void remember_signal(int signal) { received_signal.store(signal); }
+/// Launchers send SIGTERM too when another rank has died: the host's collectives then say whom they wait for.
+void remember_signal(int signal) {
+  received_signal.store(signal);
+  if (signal == SIGTERM) comm::note_termination(/*ends_process=*/false);
+}
 
 }  // namespace
 
@@ -39,14 +47,16 @@ Rows Division::rows() const {
       {"model", model},
       {"parameters", fmt::format("{}; {} tokens and {:.3g} GFLOP a sample, forward and backward",
                                  core::format_count(parameters), tokens, gflops_per_sample)}};
+  if (parameters_here != parameters)
+    rows.emplace_back("of this rank", core::format_count(parameters_here) + " parameters");
   if (!weights.empty()) rows.emplace_back("weights from", weights);
   const int64_t local = global_batch / ranks;
   rows.emplace_back(
       "batch", fmt::format("{} = ranks {} x micro-batches {} x samples {}", global_batch, ranks,
                            micro_batches, local / micro_batches));
   rows.emplace_back("precision", precision);
-  rows.emplace_back(
-      "strategy", ranks > 1 ? fmt::format("{}, {} gradient buckets", strategy, buckets) : strategy);
+  rows.emplace_back("strategy", layout.empty() ? strategy : layout);
+  if (!pipeline.empty()) rows.emplace_back("pipeline", pipeline);
   rows.emplace_back("data", fmt::format("{} training and {} held-out samples",
                                         core::format_count(samples), core::format_count(held_out)));
   if (ema_decay)
@@ -80,6 +90,15 @@ std::string describe_model(const config::Model& options) {
   return options.num_classes > 0 ? text + fmt::format(", {} classes", options.num_classes) : text;
 }
 
+// GPipe and 1F1B wait for stages - 1 of the micro-batches + stages - 1 turns; interleaving makes turns shorter.
+std::string describe_pipeline(const config::Parallel& options, int64_t micro_batches) {
+  const double waits = static_cast<double>(options.pipeline - 1);
+  const double turns = static_cast<double>(micro_batches * options.pipeline_parts);
+  return fmt::format("{} stages, {}, {} micro-batches, {:.0f} % of the time idle", options.pipeline,
+                     options.pipeline_schedule.value, micro_batches,
+                     100.0 * waits / (turns + waits));
+}
+
 Rows environment_rows(const std::string& libraries, at::Device device) {
   Rows rows{{"device", parallel::device_name(device)},
             {"processor", parallel::device_name(at::kCPU)},
@@ -98,13 +117,20 @@ Rows environment_rows(const std::string& libraries, at::Device device) {
   return rows;
 }
 
+ModelFacts facts_of(const models::Model& model) {
+  ModelFacts facts{0, model.tokens_per_sample(), model.train_flops_per_sample()};
+  for (const nn::NamedTensor& parameter : model.named_parameters())
+    facts.parameters += parameter.tensor.numel();
+  return facts;
+}
+
 StepMeter::StepMeter(at::Device device, int64_t ranks, int64_t steps_per_epoch,
-                     int64_t global_batch, const models::Model& model)
+                     int64_t global_batch, const ModelFacts& facts)
     : device_(device),
       steps_per_epoch_(steps_per_epoch),
       global_batch_(global_batch),
-      tokens_(model.tokens_per_sample()),
-      flops_(model.train_flops_per_sample()) {
+      tokens_(facts.tokens),
+      flops_(facts.flops_per_sample) {
   const std::optional<double> peak =
       device.is_cuda() ? peak_bf16_tflops(parallel::device_name(device)) : std::nullopt;
   if (peak) peak_flops_ = *peak * 1e12 * static_cast<double>(ranks);
@@ -173,17 +199,65 @@ std::string signal_name(int signal) {
                              : fmt::format("signal {}", signal);
 }
 
-void write_weights(const std::string& path, const models::Model& model,
-                   const parallel::UnitSet& units, const at::Tensor& arena) {
-  std::map<std::string, at::Tensor> by_name;
-  units.for_each_slot([&](const parallel::ParameterSlot& slot) {
-    by_name.emplace(slot.name, parallel::UnitSet::view(arena, slot).detach());
-  });
-  std::vector<nn::NamedTensor> tensors;
-  for (const nn::NamedTensor& parameter : model.named_parameters())
-    tensors.push_back({parameter.name, by_name.at(parameter.name)});
-  for (const nn::NamedTensor& fixed : model.fixed_tensors()) tensors.push_back(fixed);
-  models::write_tensors(path, tensors, {{"format", "pt"}});
+namespace {
+
+io::TensorToWrite entry(const std::string& name, at::ScalarType type, std::vector<int64_t> shape) {
+  return {name, ops::dtype_of(type), std::move(shape), nullptr};
+}
+
+/// Writes tensors as they come, so that no more than one of them is in host memory at once.
+class WeightsFile {
+ public:
+  WeightsFile(std::string path, std::vector<nn::NamedTensor> fixed, at::ScalarType type)
+      : path_(std::move(path)), fixed_(std::move(fixed)), type_(type) {}
+
+  void begin(const std::vector<parallel::WholeParameter>& parameters) {
+    std::vector<io::TensorToWrite> entries;
+    for (const parallel::WholeParameter& parameter : parameters)
+      entries.push_back(entry(parameter.name, type_, parameter.shape));
+    for (const nn::NamedTensor& tensor : fixed_)
+      entries.push_back(
+          entry(tensor.name, tensor.tensor.scalar_type(), tensor.tensor.sizes().vec()));
+    writer_ = std::make_unique<io::SafetensorsWriter>(
+        path_, io::SafetensorsLayout::plan(entries, {{"format", "pt"}}, path_));
+  }
+  void add(const std::string& name, const at::Tensor& values) {
+    const at::Tensor host = values.to(at::kCPU).contiguous();
+    writer_->append(name, host.const_data_ptr(), static_cast<int64_t>(host.nbytes()));
+  }
+  void finish() {
+    for (const nn::NamedTensor& tensor : fixed_) add(tensor.name, tensor.tensor.detach());
+    writer_->finish();
+  }
+
+ private:
+  std::string path_;
+  std::vector<nn::NamedTensor> fixed_;
+  at::ScalarType type_;
+  std::unique_ptr<io::SafetensorsWriter> writer_;
+};
+
+}  // namespace
+
+void write_weights(const std::string& path, const models::Model& model, parallel::Engine& engine,
+                   const at::Tensor& arena) {
+  comm::Mesh& mesh = engine.groups().mesh();
+  const auto write = [&](const std::string& temporary) {
+    WeightsFile file(temporary, model.fixed_tensors(), arena.scalar_type());
+    const bool writes = mesh.world().rank() == 0;
+    parallel::CollectVisitor visitor;
+    visitor.begin = [&](const auto& parameters) { file.begin(parameters); };
+    visitor.tensor = [&](const std::string& name, const at::Tensor& whole) {
+      file.add(name, whole);
+    };
+    parallel::collect(engine.units().layout(), arena, mesh, visitor);
+    if (writes) file.finish();
+    return 0;
+  };
+  if (mesh.world().rank() == 0)
+    core::replace_file(path, write);
+  else
+    write("");
 }
 
 }  // namespace vitrail::train

@@ -1,7 +1,8 @@
 #pragma once
-/// AdamW and SGD over the flat arenas, with gradient clipping by the global norm, all on the
-/// device.
+/// AdamW and SGD over what this rank keeps of the flat arenas, with gradient clipping by the norm over all ranks, all
+/// on the device.
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -10,6 +11,8 @@
 
 #include "vitrail/config/recipe.h"
 #include "vitrail/kernels/optimizer.h"
+#include "vitrail/parallel/engine.h"
+#include "vitrail/parallel/host_optimizer.h"
 #include "vitrail/parallel/unit.h"
 
 namespace vitrail::train {
@@ -30,8 +33,13 @@ double layer_share(const parallel::Unit& unit, int64_t depth, double decay);
 
 class Optimizer {
  public:
+  /// Updates what the ranks of the engine keep, where parallel.offload says; the engine outlives the optimizer.
+  Optimizer(parallel::Engine& engine, const config::Optimizer& options,
+            std::optional<double> ema_decay);
+  /// A rank that holds everything.
   Optimizer(parallel::UnitSet& units, const config::Optimizer& options,
             std::optional<double> ema_decay);
+  ~Optimizer();
 
   /// max_norm <= 0: no clipping. Deterministic: same bits on every rank and every run.
   GradientNorm gradient_norm(double max_norm);
@@ -46,26 +54,35 @@ class Optimizer {
     at::Tensor arena;
   };
   std::vector<State> states();
-  /// EMA arena, undefined when there is none.
-  at::Tensor ema() const { return ema_; }
+  /// What states() gave has been overwritten. Only state in files needs to know.
+  void restored();
+  /// EMA arena, undefined when there is none; of state in files a copy.
+  at::Tensor ema();
 
  private:
-  /// Neighbouring units with the same share of the learning rate.
+  /// Neighbouring units with the same share of the learning rate; a range of the kept arenas.
   struct Segment {
     int64_t offset, count;
     double share;
   };
+  Optimizer(parallel::Engine* engine, parallel::UnitSet& units, const config::Optimizer& options,
+            std::optional<double> ema_decay);
+  void allocate_state();
+  void make_host_optimizer();
   std::vector<Segment> segments() const;
   kernels::Arena arena(const Segment& segment) const;
   void update(const Segment& segment, double learning_rate, int64_t update_count,
               const float* scale);
 
+  parallel::Engine* engine_ = nullptr;  // null: nothing is divided
   parallel::UnitSet& units_;
   config::Optimizer options_;
   std::optional<double> ema_decay_;
   std::vector<Segment> segments_;
   at::Tensor first_, second_, ema_;
-  at::Tensor partials_, sum_, norm_, scale_;  // workspace of the norm
+  std::unique_ptr<parallel::HostOptimizer> host_;  // null: state lies beside the gradient
+  std::vector<State> given_;                       // by states(), of state in files
+  at::Tensor partials_, sum_, norm_, scale_;       // workspace of the norm
 };
 
 }  // namespace vitrail::train

@@ -20,7 +20,6 @@
 #include "vitrail/models/leaves.h"
 #include "vitrail/models/model.h"
 #include "vitrail/parallel/device.h"
-#include "vitrail/parallel/unit.h"
 #include "vitrail/train/assembly.h"
 #include "vitrail/train/pictures.h"
 #include "vitrail/train/predict_masks.h"
@@ -227,7 +226,7 @@ int64_t predict_files(const config::ResolvedRecipe& resolved, const PredictOptio
   const auto model = models::make_model(recipe.model, static_cast<uint64_t>(recipe.run.seed));
   models::configure(*model, recipe.train);
   load_weights(*model, recipe, options.weights);
-  parallel::UnitSet units(*model, device, compute_dtype(recipe.train));
+  models::move_parameters(*model, device, compute_dtype(recipe.train));
   const bool of_pixels = recipe.model.kind == "unetr" || recipe.model.kind == "sap";
   if (of_pixels)
     return predict_masks(*model, recipe, source, options.input, options.output, device);

@@ -10,6 +10,7 @@
 #include "vitrail/core/error.h"
 #include "vitrail/models/probe.h"
 #include "vitrail/train/assembly.h"
+#include "vitrail/train/handshake.h"
 
 namespace vitrail::train {
 
@@ -86,11 +87,16 @@ std::vector<SplitResult> probe_recipe(const config::ResolvedRecipe& resolved,
   const std::vector<config::Source> scored = chosen_sources(recipe, options.split);
   const at::Device device = choose_device(recipe.run, options.launch);
   set_threads(recipe.run, options.launch);
-  comm::Mesh mesh(world, mesh_shape(recipe.parallel));
+  handshake(world, resolved, options.version, device);
+  comm::Mesh mesh = make_mesh(world, recipe.parallel, options.launch);
+  VT_REQUIRE(ConfigError, mesh.data_size() == world.size(),
+             "[probe] a probe reads whole models on every rank, so only replicate and shard may "
+             "exceed 1 but got {}",
+             mesh.describe());
   const auto model = models::make_model(recipe.model, static_cast<uint64_t>(recipe.run.seed));
   models::configure(*model, recipe.train);
   load_weights(*model, recipe, options.weights);
-  parallel::UnitSet units(*model, device, compute_dtype(recipe.train));
+  models::move_parameters(*model, device, compute_dtype(recipe.train));
 
   const models::Features train = extract(*model, plain(recipe.data.sources), recipe, mesh, device);
   const int64_t classes = train.label_N.max().item<int64_t>() + 1;

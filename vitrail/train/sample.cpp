@@ -13,6 +13,7 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 
 #include "vitrail/core/atomic_file.h"
 #include "vitrail/core/error.h"
@@ -21,7 +22,6 @@
 #include "vitrail/models/diffusion.h"
 #include "vitrail/models/diffusion_noise.h"
 #include "vitrail/models/weights.h"
-#include "vitrail/parallel/unit.h"
 #include "vitrail/train/assembly.h"
 #include "vitrail/train/pictures.h"
 
@@ -65,9 +65,13 @@ at::Tensor labels_of(const config::Model& model, const DrawOptions& options, int
 /// The noise predictor of one batch of samples, and where its noise comes from.
 class Drawing {
  public:
-  Drawing(models::Diffusion& model, const DrawOptions& options, std::vector<std::string> variables,
+  Drawing(NoisePass model, const DrawOptions& options, std::vector<std::string> variables,
           const at::Tensor& ids, const at::Tensor& labels, std::vector<int64_t> shape)
-      : model_(model), options_(options), shape_(std::move(shape)), ids_(ids), labels_(labels) {
+      : model_(std::move(model)),
+        options_(options),
+        shape_(std::move(shape)),
+        ids_(ids),
+        labels_(labels) {
     batch_.variables = std::move(variables);
   }
 
@@ -94,10 +98,10 @@ class Drawing {
     batch_.label = labels;
     batch_.sample_ids = ids;
     batch_.timestep = at::full({x.size(0)}, t, ids.options());
-    return model_.predict_noise(batch_);
+    return model_(batch_);
   }
 
-  models::Diffusion& model_;
+  NoisePass model_;
   const DrawOptions& options_;
   std::vector<int64_t> shape_;
   at::Tensor ids_, labels_;
@@ -187,12 +191,28 @@ void check_draw(const config::Model& model, const DrawOptions& options) {
       "[sample] class must be in [0, {}) but got {}", model.num_classes, options.label.value_or(0));
 }
 
+NoisePass noise_pass(const models::Model& model, parallel::Engine& engine) {
+  const auto* diffusion = dynamic_cast<const models::Diffusion*>(&model);
+  VT_CHECK(diffusion, "[sample] the model must be a diffusion model as the recipe says but is not");
+  return [diffusion, &engine](const data::Batch& noisy) {
+    // A whole pass adds noise itself: an image that becomes the noisy one without any.
+    data::Batch batch = noisy;
+    const auto level = noisy.timestep.select(0, 0).item<int64_t>();
+    batch.image = noisy.image / std::sqrt(diffusion->schedule().alpha_bar(level));
+    batch.noise = at::zeros_like(noisy.image);
+    return engine.evaluate(batch, {0, 0, batch.sample_ids, /*training=*/false}).output;
+  };
+}
+
 Samples draw_samples(models::Model& model, const config::Recipe& recipe, at::Device device,
-                     const DrawOptions& options) {
+                     const DrawOptions& options, const NoisePass& pass) {
   const at::NoGradGuard no_grad;
   check_draw(recipe.model, options);
   auto* diffusion = dynamic_cast<models::Diffusion*>(&model);
   VT_CHECK(diffusion, "[sample] the model must be a diffusion model as the recipe says but is not");
+  const NoisePass own = [diffusion](const data::Batch& noisy) {
+    return diffusion->predict_noise(noisy);
+  };
   const config::Source source = first_source(recipe);
   const std::vector<std::string> variables = variables_of(recipe.model, source);
   std::vector<int64_t> shape{variables.empty() ? recipe.model.in_channels
@@ -206,7 +226,7 @@ Samples draw_samples(models::Model& model, const config::Recipe& recipe, at::Dev
     const int64_t count = std::min(options.batch, options.count - first);
     labels.push_back(labels_of(recipe.model, options, first, count));
     const at::Tensor ids = at::arange(first, first + count, at::kLong).to(device);
-    Drawing drawing(*diffusion, options, variables, ids, labels.back().to(device), shape);
+    Drawing drawing(pass ? pass : own, options, variables, ids, labels.back().to(device), shape);
     const at::Tensor x = models::sample(
         diffusion->schedule(), sampler, drawing.normal(models::NoiseDraw::start, 0),
         [&](const at::Tensor& at_t, int64_t t) { return drawing.predict(at_t, t); },
@@ -233,13 +253,13 @@ at::Tensor sheet(const Samples& samples, const config::Model& model) {
 }
 
 PictureTable sample_sheet(models::Model& model, const config::Recipe& recipe, at::Device device,
-                          int64_t count) {
+                          int64_t count, const NoisePass& pass) {
   DrawOptions options;
   options.count = count;
   options.seed = static_cast<uint64_t>(recipe.run.seed);
   const bool classes = recipe.model.num_classes > 0;
   if (classes && recipe.model.class_drop_rate > 0.0) options.guidance = kSheetGuidance;
-  const Samples samples = draw_samples(model, recipe, device, options);
+  const Samples samples = draw_samples(model, recipe, device, options, pass);
   const int64_t columns = sheet_columns(recipe.model, count);
   PictureTable table{"Samples drawn from noise", {}, {}};
   for (int64_t c = 0; c < columns; ++c)
@@ -262,7 +282,7 @@ void sample_recipe(const config::ResolvedRecipe& resolved, const SampleOptions& 
   const auto model = models::make_model(recipe.model, static_cast<uint64_t>(recipe.run.seed));
   models::configure(*model, recipe.train);
   load_weights(*model, recipe, options.weights);
-  parallel::UnitSet units(*model, device, compute_dtype(recipe.train));
+  models::move_parameters(*model, device, compute_dtype(recipe.train));
   write_samples(draw_samples(*model, recipe, device, options.draw), recipe.model, options.output);
 }
 

@@ -8,6 +8,7 @@
 /// Shapes   N samples, C channels.
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -17,6 +18,7 @@
 #include "vitrail/config/recipe.h"
 #include "vitrail/models/diffusion_sampler.h"
 #include "vitrail/models/model.h"
+#include "vitrail/parallel/engine.h"
 #include "vitrail/train/report_html.h"
 
 namespace vitrail::train {
@@ -43,9 +45,15 @@ struct Samples {
 
 /// throws ConfigError when the model is of another kind or the options do not fit it: steps, class, guidance.
 void check_draw(const config::Model& model, const DrawOptions& options);
-/// Draws with `model` as it is, in evaluation mode and without gradients. Variables are those of the first source.
+/// Predicted noise of a noisy batch at its timestep and label.
+using NoisePass = std::function<at::Tensor(const data::Batch& noisy)>;
+/// By way of the engine of a model whose weights or tokens are divided; every rank calls it alike.
+NoisePass noise_pass(const models::Model& model, parallel::Engine& engine);
+
+/// Draws with `model` as it is, in evaluation mode and without gradients; `pass` empty: the model's own. Variables are
+/// those of the first source.
 Samples draw_samples(models::Model& model, const config::Recipe& recipe, at::Device device,
-                     const DrawOptions& options);
+                     const DrawOptions& options, const NoisePass& pass = {});
 
 /// One picture [C, H, W] in [0, 1] of all samples in rows, a few slices of each volume side by side; small images are
 /// enlarged. With classes a row holds one of each (up to ten), else the picture is about square.
@@ -54,7 +62,7 @@ at::Tensor sheet(const Samples& samples, const config::Model& model);
 /// Samples for the report: `count` drawn by 50 steps of DDIM from the run's seed, a column a class. With classes the
 /// guidance is kSheetGuidance.
 PictureTable sample_sheet(models::Model& model, const config::Recipe& recipe, at::Device device,
-                          int64_t count);
+                          int64_t count, const NoisePass& pass = {});
 inline constexpr double kSheetGuidance = 2.0;
 
 struct SampleOptions {

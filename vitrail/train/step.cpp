@@ -11,6 +11,7 @@
 #include "vitrail/core/error.h"
 #include "vitrail/data/augment_batch.h"
 #include "vitrail/parallel/device.h"
+#include "vitrail/parallel/timeline.h"
 #include "vitrail/train/assembly.h"
 
 namespace vitrail::train {
@@ -22,17 +23,11 @@ double ms_since(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
 
-/// Samples [begin, begin + count) of a batch.
-data::Batch part(const data::Batch& batch, int64_t begin, int64_t count) {
-  data::Batch piece = batch;
-  for (at::Tensor* tensor : piece.rows()) *tensor = tensor->narrow(0, begin, count);
-  return piece;
-}
-
-/// Collectives of several ranks are issued by the host.
+/// Collectives of several ranks, and copies to and from host memory, are issued by the host.
 bool can_be_recorded(const models::Model& model, const config::Train& options,
-                     const comm::Communicator& data_group) {
-  return options.cuda_graph == "auto" && options.recompute == "none" && data_group.size() == 1 &&
+                     parallel::Engine& engine) {
+  return options.cuda_graph == "auto" && options.recompute == "none" &&
+         !options.offload_activations && engine.groups().mesh().world().size() == 1 &&
          model.repeats();
 }
 
@@ -69,19 +64,17 @@ double StepReport::loss() const { return numbers->loss(); }
 double StepReport::grad_norm() const { return numbers->grad_norm(); }
 bool StepReport::applied() const { return numbers->applied(); }
 
-Step::Step(models::Model& model, parallel::UnitSet& units, parallel::GradientReducer& reducer,
-           Optimizer& optimizer, const Schedule& schedule, const config::Train& options,
-           uint64_t seed, at::Device device, comm::Communicator& data_group)
+Step::Step(models::Model& model, parallel::Engine& engine, Optimizer& optimizer,
+           const Schedule& schedule, const config::Train& options, uint64_t seed, bool may_record)
     : model_(model),
-      units_(units),
-      reducer_(reducer),
+      engine_(engine),
       optimizer_(optimizer),
       schedule_(schedule),
       options_(options),
       seed_(seed),
-      device_(device),
-      data_group_(data_group),
-      pass_(device, can_be_recorded(model, options, data_group),
+      device_(engine.device()),
+      data_group_(engine.groups().along({comm::Axis::replicate, comm::Axis::shard})),
+      pass_(device_, may_record && can_be_recorded(model, options, engine),
             [this](const data::Batch& batch) { return forward_backward(batch); }) {}
 
 void Step::set_step(int64_t step, int64_t skipped) {
@@ -102,13 +95,12 @@ StepReport Step::run(data::Loader& loader) {
 StepReport Step::run(data::Batch batch, double data_wait_ms) {
   const Clock::time_point start = Clock::now();
   batch = on_device(std::move(batch), device_);
-  units_.zero_gradients();
+  engine_.units().zero_gradients();
   const nn::Draws draws = draws_of(batch);
   batch = model_.prepared(std::move(batch), draws);
-  const at::Tensor loss = pass_.run(batch);
-  const GradientNorm norm = optimizer_.gradient_norm(options_.clip_grad_norm);
+  const at::Tensor loss = pass(batch);
   const double lr = schedule_.at(step_);
-  optimizer_.step(lr, update_count() + 1, norm);
+  const GradientNorm norm = update(lr);
 
   // Everything from here on is diagnostics.
   const std::shared_ptr<StepNumbers> before = std::exchange(unchecked_, publish(loss, norm));
@@ -122,33 +114,31 @@ StepReport Step::run(data::Batch batch, double data_wait_ms) {
   return report;
 }
 
+at::Tensor Step::pass(const data::Batch& batch) {
+  const parallel::TimedScope timed(device_, parallel::Lane::host, nullptr, "forward and backward");
+  return pass_.run(batch);
+}
+
+GradientNorm Step::update(double lr) {
+  const parallel::TimedScope host(device_, parallel::Lane::host, nullptr, "optimizer");
+  const parallel::TimedScope timed(device_, parallel::Lane::compute,
+                                   parallel::current_stream(device_), "optimizer");
+  const GradientNorm norm = optimizer_.gradient_norm(options_.clip_grad_norm);
+  optimizer_.step(lr, update_count() + 1, norm);
+  return norm;
+}
+
 nn::Draws Step::draws_of(const data::Batch& batch) const {
   return {seed_, static_cast<uint32_t>(step_), batch.sample_ids, /*training=*/true};
 }
 
-/// Mean loss of this rank; gradients are averaged over ranks when it returns.
+/// Mean loss of this rank's samples; gradients are averaged over ranks when it returns.
 at::Tensor Step::forward_backward(const data::Batch& batch) {
-  const int64_t pieces = options_.micro_batches;
-  const int64_t piece = batch.size() / pieces;
-  VT_REQUIRE(ConfigError, piece * pieces == batch.size(),
-             "[train] train.micro_batches must divide the samples of a rank but got {} and {}",
-             pieces, batch.size());
-  at::Tensor loss;
-  for (int64_t micro = 0; micro < pieces; ++micro) {
-    const data::Batch samples = pieces == 1 ? batch : part(batch, micro * piece, piece);
-    const models::Output output = model_.forward(samples, draws_of(samples));
-    VT_REQUIRE(DataError, output.loss.defined(),
-               "[train] a training batch must have labels but has none");
-    const at::Tensor share = output.loss / static_cast<double>(pieces);
-    reducer_.begin_backward(micro + 1 == pieces);
-    share.backward();
-    reducer_.end_backward();
-    loss = loss.defined() ? loss + share.detach() : share.detach();
-  }
-  return loss;
+  return engine_.forward_backward(batch, options_.micro_batches,
+                                  [this](const data::Batch& part) { return draws_of(part); });
 }
 
-/// Loss (averaged over ranks, whose batches are equally large), norm and scale begin their way to
+/// Loss (averaged over data ranks, whose batches are equally large), norm and scale begin their way to
 /// the host.
 std::shared_ptr<StepNumbers> Step::publish(const at::Tensor& loss, const GradientNorm& norm) {
   const at::NoGradGuard no_grad;

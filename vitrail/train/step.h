@@ -13,8 +13,7 @@
 #include "vitrail/config/recipe.h"
 #include "vitrail/data/loader.h"
 #include "vitrail/models/model.h"
-#include "vitrail/parallel/data_parallel.h"
-#include "vitrail/parallel/unit.h"
+#include "vitrail/parallel/engine.h"
 #include "vitrail/train/optimizer.h"
 #include "vitrail/train/recorded_pass.h"
 #include "vitrail/train/schedule.h"
@@ -29,7 +28,7 @@ struct StepReport {
   double lr = 0;
   double step_ms = 0;       // of the host; the device's in the long run
   double data_wait_ms = 0;  // part of step_ms
-  int64_t samples = 0;      // over all ranks
+  int64_t samples = 0;      // over all data ranks
   /// Mean over the global batch. Waits for the device when it has not come so far.
   double loss() const;
   /// Global L2 norm of the averaged gradient before clipping. Waits likewise.
@@ -42,13 +41,14 @@ struct StepReport {
 
 class Step {
  public:
-  /// All references outlive the step. `data_group`: the ranks that see different samples, over the
-  /// same devices as the reducer's group.
-  Step(models::Model& model, parallel::UnitSet& units, parallel::GradientReducer& reducer,
-       Optimizer& optimizer, const Schedule& schedule, const config::Train& options, uint64_t seed,
-       at::Device device, comm::Communicator& data_group);
+  /// All references outlive the step; `model` is the engine's. may_record: with one rank, forward and backward may become
+  /// one CUDA graph, as options.cuda_graph says.
+  Step(models::Model& model, parallel::Engine& engine, Optimizer& optimizer,
+       const Schedule& schedule, const config::Train& options, uint64_t seed,
+       bool may_record = true);
 
   /// Does one step with the loader's next batch.
+  /// Every rank calls it; ranks of the axes pipeline, sequence and tensor with the same samples.
   /// throws ConfigError when micro_batches does not divide the local batch; NonFiniteError under
   /// the policy `stop`, alike on every rank, at the latest one step after the one it names (whose
   /// update was not applied).
@@ -70,18 +70,19 @@ class Step {
  private:
   nn::Draws draws_of(const data::Batch& batch) const;
   at::Tensor forward_backward(const data::Batch& batch);
+  at::Tensor pass(const data::Batch& batch);
+  GradientNorm update(double lr);
   std::shared_ptr<StepNumbers> publish(const at::Tensor& loss, const GradientNorm& norm);
   void check(const StepNumbers& numbers);
 
   models::Model& model_;
-  parallel::UnitSet& units_;
-  parallel::GradientReducer& reducer_;
+  parallel::Engine& engine_;
   Optimizer& optimizer_;
   Schedule schedule_;
   config::Train options_;
   uint64_t seed_;
   at::Device device_;
-  comm::Communicator& data_group_;
+  comm::Communicator& data_group_;  // ranks that see different samples
   int64_t step_ = 0, skipped_ = 0;
   RecordedPass pass_;                       // forward_backward
   std::shared_ptr<StepNumbers> unchecked_;  // of the last step

@@ -2,10 +2,12 @@
 // and chooses the exit code.
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <exception>
 #include <new>
 #include <sstream>
+#include <thread>
 
 #include <malloc.h>
 
@@ -62,6 +64,13 @@ std::string usage_problem(const CLI::App& cli, const CLI::ParseError& error, int
                      nearest.empty() ? "" : fmt::format("; did you mean '{}'?", nearest));
 }
 
+/// Errors of the recipe arise on all ranks at once. One of them is to speak: the first, which ends the job before the
+/// others' patience does; if it found nothing wrong, another speaks.
+void let_first_rank_speak(const vitrail::comm::Launch& launch, ExitCode code) {
+  if (code == ExitCode::config && launch.rank > 0)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+}
+
 /// Runs the verb; on failure prints one line and wakes the other ranks.
 ExitCode run_verb(Program& program, Session& session) {
   ExitCode code = ExitCode::success;
@@ -69,8 +78,13 @@ ExitCode run_verb(Program& program, Session& session) {
     program.selected(session);
     return code;
   } catch (const vitrail::core::Error& error) {
-    print_error(session.launch(), error.what());
     code = error.exit_code();
+    if (session.shares_error()) {
+      if (session.is_main_rank()) print_error({}, error.what());
+      return code;
+    }
+    let_first_rank_speak(session.launch(), code);
+    print_error(session.launch(), error.what());
   } catch (const std::bad_alloc&) {
     print_error(session.launch(),
                 "[memory] the machine has no memory left; use a smaller batch or model");
@@ -109,7 +123,7 @@ int main(int argc, char** argv) {
                    vitrail::app::add_sample, vitrail::app::add_forward, vitrail::app::add_weights,
                    vitrail::app::add_checkpoint, vitrail::app::add_check, vitrail::app::add_doctor,
                    vitrail::app::add_report, vitrail::app::add_bench, vitrail::app::add_data,
-                   vitrail::app::add_balance, vitrail::app::add_patch})
+                   vitrail::app::add_balance, vitrail::app::add_patch, vitrail::app::add_plan})
     add(program);
   try {
     cli.parse(argc, argv);

@@ -64,6 +64,7 @@ void start_mpi() {
     else
       require(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &level), "MPI_Init_thread");
     if (!started) std::atexit(finalize);
+    watch_for_termination();
     VT_REQUIRE(CommError, level >= MPI_THREAD_MULTIPLE,
                "[mpi] this MPI library does not let several threads communicate "
                "(MPI_THREAD_MULTIPLE); use another one, "
@@ -105,7 +106,7 @@ class MpiTransport final : public Transport {
   void end_job(int exit_code) noexcept override {
     if (is_running()) end_job_now(exit_code);
   }
-  void close() noexcept override;
+  void close(const std::string& reason) noexcept override;
 
  private:
   struct Piece {
@@ -198,7 +199,7 @@ std::unique_ptr<Transport> MpiTransport::split(const std::vector<int>& members, 
 
 // The group has failed and its buffers are about to be freed, so nothing may be received into them
 // any more.
-void MpiTransport::close() noexcept {
+void MpiTransport::close(const std::string&) noexcept {
   if (!is_running()) return;
   for (size_t i = 0; i < active_.size(); ++i)
     if (pieces_[i].receives && active_[i] != MPI_REQUEST_NULL) MPI_Cancel(&active_[i]);

@@ -4,6 +4,7 @@
 
 #include "vitrail/comm/host_communicator.h"
 #include "vitrail/comm/reduce.h"
+#include "vitrail/comm/transport.h"
 
 namespace vitrail::comm {
 namespace {
@@ -11,6 +12,7 @@ namespace {
 using core::DType;
 
 constexpr double kCollectiveTimeout = 1800;
+constexpr std::chrono::milliseconds kLate(200);  // for a collective that is only under way
 constexpr double kFinalizeTimeout =
     30;  // how long a group that ends waits for its peers to end too
 constexpr auto kLook = std::chrono::milliseconds(100);
@@ -375,6 +377,12 @@ void NcclCommunicator::look_at_events() {
       if (state == cudaSuccess) {
         watched.active = false;
         recorder_.finished(watched.number);
+      } else if (state == cudaErrorNotReady && Clock::now() - watched.since > kLate &&
+                 termination() == Termination::ends_process) {
+        reason =
+            fmt::format("was told to end (SIGTERM) while {} #{} is under way; has a rank died?",
+                        watched.collective, watched.number);
+        break;
       } else if (state == cudaErrorNotReady && Clock::now() - watched.since > timeout_) {
         recorder_.failed(watched.number);
         reason = fmt::format(

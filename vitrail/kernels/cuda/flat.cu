@@ -21,20 +21,31 @@ __device__ double block_sum(double value) {
   return sum;
 }
 
+/// x[i]^2, or 0 where it does not count (a factor: NaN stays NaN).
+template <bool kMasked>
+__device__ float square(float x, uint8_t counted) {
+  return kMasked ? x * x * static_cast<float>(counted) : x * x;
+}
+
+template <bool kMasked>
 __global__ void __launch_bounds__(kThreads)
-    square_partials(const float* __restrict__ x, int64_t count, double* __restrict__ partials) {
+    square_partials(const float* __restrict__ x, const uint8_t* __restrict__ counted, int64_t count,
+                    double* __restrict__ partials) {
   const int64_t packs = count / 4;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
   float sums[4] = {};  // four chains hide the latency of the additions
   for (int64_t i = first; i < packs; i += stride) {
     const float4 value = reinterpret_cast<const float4*>(x)[i];
-    sums[0] += value.x * value.x;
-    sums[1] += value.y * value.y;
-    sums[2] += value.z * value.z;
-    sums[3] += value.w * value.w;
+    uchar4 mask{};
+    if constexpr (kMasked) mask = reinterpret_cast<const uchar4*>(counted)[i];
+    sums[0] += square<kMasked>(value.x, mask.x);
+    sums[1] += square<kMasked>(value.y, mask.y);
+    sums[2] += square<kMasked>(value.z, mask.z);
+    sums[3] += square<kMasked>(value.w, mask.w);
   }
-  if (first < count - packs * 4) sums[0] += x[packs * 4 + first] * x[packs * 4 + first];
+  const int64_t tail = packs * 4 + first;
+  if (tail < count) sums[0] += square<kMasked>(x[tail], kMasked ? counted[tail] : uint8_t{1});
   const double sum = block_sum((static_cast<double>(sums[0]) + sums[1]) +
                                (static_cast<double>(sums[2]) + sums[3]));
   if (threadIdx.x == 0) partials[blockIdx.x] = sum;
@@ -77,6 +88,33 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 __global__ void __launch_bounds__(kThreads)
+    add_floats(float* __restrict__ sum, const float* __restrict__ part, int64_t count) {
+  const int64_t packs = count / 4;
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i < packs) {
+    float4 total = reinterpret_cast<float4*>(sum)[i];
+    const float4 more = reinterpret_cast<const float4*>(part)[i];
+    total.x += more.x, total.y += more.y, total.z += more.z, total.w += more.w;
+    reinterpret_cast<float4*>(sum)[i] = total;
+  }
+  const int64_t tail = packs * 4 + i;
+  if (i < 4 && tail < count) sum[tail] += part[tail];
+}
+
+__global__ void __launch_bounds__(kThreads)
+    widen_bf16(float* __restrict__ out, const uint16_t* __restrict__ in, int64_t count) {
+  const int64_t packs = count / 4;
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i < packs) {
+    const ushort4 raw = reinterpret_cast<const ushort4*>(in)[i];
+    reinterpret_cast<float4*>(out)[i] = {from_bf16(raw.x), from_bf16(raw.y), from_bf16(raw.z),
+                                         from_bf16(raw.w)};
+  }
+  const int64_t tail = packs * 4 + i;
+  if (i < 4 && tail < count) out[tail] = from_bf16(in[tail]);
+}
+
+__global__ void __launch_bounds__(kThreads)
     round_bf16(uint16_t* __restrict__ out, const float* __restrict__ in, int64_t count) {
   const int64_t packs = count / 4;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
@@ -93,9 +131,11 @@ unsigned blocks_for(int64_t packs) { return static_cast<unsigned>(packs / kThrea
 
 }  // namespace
 
-void sum_squares(const float* x, int64_t count, double* partials, double* sum, void* stream) {
+void sum_squares(const float* x, int64_t count, double* partials, double* sum, void* stream,
+                 const uint8_t* counted) {
   const auto on = static_cast<cudaStream_t>(stream);
-  square_partials<<<static_cast<unsigned>(kSumPartials), kThreads, 0, on>>>(x, count, partials);
+  const auto kernel = counted ? square_partials<true> : square_partials<false>;
+  kernel<<<static_cast<unsigned>(kSumPartials), kThreads, 0, on>>>(x, counted, count, partials);
   check_launch("sum_squares");
   add_partials<<<1, kThreads, 0, on>>>(partials, sum);
   check_launch("sum_squares");
@@ -111,6 +151,20 @@ void accumulate_bf16(float* sum, uint16_t* part, int64_t count, void* stream) {
   add_bf16<<<blocks_for(count / 8), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(sum, part,
                                                                                       count);
   check_launch("accumulate_bf16");
+}
+
+void add_f32(float* sum, const float* part, int64_t count, void* stream) {
+  if (count == 0) return;
+  add_floats<<<blocks_for(count / 4), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(sum, part,
+                                                                                        count);
+  check_launch("add_f32");
+}
+
+void expand_bf16(float* out, const uint16_t* in, int64_t count, void* stream) {
+  if (count == 0) return;
+  widen_bf16<<<blocks_for(count / 4), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(out, in,
+                                                                                        count);
+  check_launch("expand_bf16");
 }
 
 void cast_bf16(uint16_t* out, const float* in, int64_t count, void* stream) {

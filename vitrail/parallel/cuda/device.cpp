@@ -1,6 +1,8 @@
 #include "vitrail/parallel/device.h"
 
 #include <chrono>
+#include <cstdlib>
+#include <cstring>
 
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAFunctions.h>
@@ -71,6 +73,49 @@ int64_t total_memory_bytes(at::Device device) {
   cudaDeviceProp properties;
   check(cudaGetDeviceProperties(&properties, index_of(device)), "reading the device's properties");
   return static_cast<int64_t>(properties.totalGlobalMem);
+}
+
+PinnedMemory::PinnedMemory(at::Device device, int64_t bytes)
+    : bytes_(bytes), locked_(device.is_cuda()) {
+  if (bytes == 0) return;
+  if (!locked_) {
+    data_ = host_pages(bytes);
+    return;
+  }
+  set_device(device);
+  void* memory = nullptr;
+  const cudaError_t status =
+      cudaHostAlloc(&memory, static_cast<size_t>(bytes), cudaHostAllocDefault);
+  if (status != cudaSuccess) cudaGetLastError();  // else the next call would report it again
+  VT_REQUIRE(
+      OutOfMemoryError, status == cudaSuccess,
+      "[memory] {} bytes of page-locked host memory could not be had: {}; use fewer offloads, "
+      "more ranks or another machine",
+      bytes, cudaGetErrorString(status));
+  data_ = static_cast<std::byte*>(memory);
+}
+
+PinnedMemory::~PinnedMemory() {
+  if (locked_ && data_)
+    cudaFreeHost(data_);
+  else
+    std::free(data_);
+}
+
+PinnedMemory& PinnedMemory::operator=(PinnedMemory&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(bytes_, other.bytes_);
+  std::swap(locked_, other.locked_);
+  return *this;
+}
+
+void copy_async(at::Device device, void* to, const void* from, int64_t bytes, void* stream) {
+  if (device.is_cpu())
+    std::memcpy(to, from, static_cast<size_t>(bytes));
+  else
+    check(
+        cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, as_stream(stream)),
+        "copying between host and device");
 }
 
 struct Event::State {

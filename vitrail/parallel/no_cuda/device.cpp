@@ -1,6 +1,8 @@
 #include "vitrail/parallel/device.h"
 
 #include <chrono>
+#include <cstdlib>
+#include <cstring>
 
 #include "vitrail/core/error.h"
 #include "vitrail/parallel/host.h"
@@ -50,6 +52,24 @@ void reset_peak_memory(at::Device device) {
 int64_t total_memory_bytes(at::Device device) {
   need_cpu(device);
   return host_total_bytes();
+}
+
+PinnedMemory::PinnedMemory(at::Device device, int64_t bytes) : bytes_(bytes) {
+  need_cpu(device);
+  if (bytes > 0) data_ = host_pages(bytes);
+}
+PinnedMemory::~PinnedMemory() { std::free(data_); }
+
+PinnedMemory& PinnedMemory::operator=(PinnedMemory&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(bytes_, other.bytes_);
+  std::swap(locked_, other.locked_);
+  return *this;
+}
+
+void copy_async(at::Device device, void* to, const void* from, int64_t bytes, void* /*stream*/) {
+  need_cpu(device);
+  std::memcpy(to, from, static_cast<size_t>(bytes));
 }
 
 struct Event::State {
