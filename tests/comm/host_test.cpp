@@ -259,6 +259,18 @@ TEST(Abort, OfARankThatThrowsReachesTheOthersAndItsErrorWins) {
   EXPECT_LT(seconds, 5);
 }
 
+TEST(Abort, WorkThatAnExceptionDestroysDoesNotWaitForItsPeer) {
+  const auto start = std::chrono::steady_clock::now();
+  const auto body = [](Communicator& group) {
+    if (group.rank() == 1) return group.barrier();
+    float received = 0;
+    const Work work = group.receive({&received, 1, core::DType::f32}, 1);
+    throw core::DataError("broken file");
+  };
+  EXPECT_THROW(run_thread_group(2, body), core::DataError);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(20));
+}
+
 TEST(Abort, OfARankThatLeavesIsNoticed) {
   EXPECT_THAT(
       ([] {

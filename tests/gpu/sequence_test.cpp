@@ -1,5 +1,6 @@
 // Divided attention on GPUs: flash attention block by block on one, rings and exchanges through NCCL on two.
 
+#include <algorithm>
 #include <cstdio>
 
 #include <ATen/ops/cat.h>
@@ -18,9 +19,11 @@ namespace {
 using testing::AttentionCase;
 using testing::WholeAttention;
 
+/// Over the largest value, or 0.1: with one token the gradients of q and k are zero.
 double difference(const at::Tensor& value, const at::Tensor& expected) {
   const at::Tensor far = value.to(at::kCPU, at::kDouble), near = expected.to(at::kCPU, at::kDouble);
-  return (far - near).abs().max().item().toDouble() / near.abs().max().item().toDouble();
+  return (far - near).abs().max().item().toDouble() /
+         std::max(0.1, near.abs().max().item().toDouble());
 }
 
 /// y, dq, dk, dv of the same numbers (rounded to bf16) in fp64 on the CPU.
@@ -128,8 +131,8 @@ TEST(GpuSequence2, RingsAndExchangesOfTwoGpusAreTheFormula) {
           if (masked && type == at::kBFloat16) continue;
           const double worst = on_two_gpus(
               {.tokens = tokens, .kv_heads = 2, .masked = masked, .type = type, .width = 64}, core);
-          // fp32: sums of 513 terms in another order. bf16 as above.
-          const double allowed = type == at::kFloat ? 1e-5 : 2e-2;
+          // fp32: the library's masked attention splits numbers for tensor cores, worst seen 2.9e-5. bf16 as above.
+          const double allowed = type == at::kFloat ? 5e-5 : 2e-2;
           std::printf("%s, %d tokens%s: worst difference from fp64 %.2g (allowed %.0e)\n", name,
                       static_cast<int>(tokens), masked ? ", masked" : "", worst, allowed);
           EXPECT_LE(worst, allowed);

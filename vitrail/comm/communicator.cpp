@@ -1,6 +1,8 @@
 #include "vitrail/comm/communicator.h"
 
 #include <algorithm>
+#include <exception>
+#include <utility>
 
 namespace vitrail::comm {
 
@@ -9,15 +11,27 @@ const char* name(Reduce op) {
   return names[static_cast<int>(op)];
 }
 
+Work::Work(std::function<void()> finish, std::function<void()> give_up)
+    : finish_(std::move(finish)),
+      give_up_(std::move(give_up)),
+      exceptions_at_start_(std::uncaught_exceptions()) {}
+
+Work::Work(Work&& other) noexcept
+    : finish_(std::exchange(other.finish_, nullptr)),
+      give_up_(std::exchange(other.give_up_, nullptr)),
+      exceptions_at_start_(other.exceptions_at_start_) {}
+
 Work& Work::operator=(Work&& other) noexcept {
   if (this == &other) return *this;
   Work finished(std::move(*this));  // its destructor waits for what this held
-  finish_ = std::move(other.finish_);
-  other.finish_ = nullptr;
+  finish_ = std::exchange(other.finish_, nullptr);
+  give_up_ = std::exchange(other.give_up_, nullptr);
+  exceptions_at_start_ = other.exceptions_at_start_;
   return *this;
 }
 
 Work::~Work() {
+  if (finish_ && give_up_ && std::uncaught_exceptions() > exceptions_at_start_) give_up_();
   // A failure is not lost: the group stays failed, and its next call throws the same error.
   try {
     wait();

@@ -38,18 +38,20 @@ enum class Reduce { sum, average, max, min };
 const char* name(Reduce op);
 
 /// A collective under way. wait() returns when the result may be read by the host (host buffers) or
-/// by work queued later on the stream (device buffers). Movable; the destructor waits.
+/// by work queued later on the stream (device buffers). Movable; the destructor waits, but where an
+/// exception destroys it, it gives the group up first: peers may never come.
 class Work {
  public:
   Work() = default;
-  explicit Work(std::function<void()> finish) : finish_(std::move(finish)) {}
-  Work(Work&& other) noexcept : finish_(std::move(other.finish_)) { other.finish_ = nullptr; }
+  explicit Work(std::function<void()> finish, std::function<void()> give_up = {});
+  Work(Work&& other) noexcept;
   Work& operator=(Work&& other) noexcept;
   ~Work();
   void wait();
 
  private:
-  std::function<void()> finish_;
+  std::function<void()> finish_, give_up_;
+  int exceptions_at_start_ = 0;
 };
 
 class Communicator {

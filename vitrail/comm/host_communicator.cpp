@@ -111,11 +111,12 @@ Work HostCommunicator::enqueue(OperationPtr operation) {
     queue_.push_back(operation);
   }
   wake_.notify_all();
-  return Work([operation] {
+  const auto finish = [operation] {
     std::unique_lock lock(operation->mutex);
     operation->finished.wait(lock, [&] { return operation->done; });
     if (operation->error) std::rethrow_exception(operation->error);
-  });
+  };
+  return Work(finish, [family = family_] { family->abort(); });
 }
 
 Work HostCommunicator::enqueue(const char* collective, Buffer buffer,
@@ -181,10 +182,11 @@ Work HostCommunicator::send_receive(Buffer in, int to, Buffer out, int from, Str
   if (to == rank() && from == rank()) return copy_to_self(in, out, nullptr, false);
   auto sending = std::make_shared<Work>(send(in, to, nullptr));
   auto receiving = std::make_shared<Work>(receive(out, from, nullptr));
-  return Work([sending, receiving] {
+  const auto finish = [sending, receiving] {
     sending->wait();
     receiving->wait();
-  });
+  };
+  return Work(finish, [family = family_] { family->abort(); });
 }
 
 std::unique_ptr<Communicator> HostCommunicator::split(int color, int key) {

@@ -4,6 +4,7 @@
 #include <numbers>
 #include <optional>
 
+#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
@@ -38,14 +39,22 @@ void fill_four(const core::Philox4& bits, Fill fill, double out[4]) {
   }
 }
 
+void fill_block(float* out, int64_t count, int64_t first, const core::DrawKey& key, uint64_t sample,
+                const Initial& initial) {
+  double values[4];
+  fill_four(core::draw4(key, sample, static_cast<uint32_t>(first / 4)), initial.fill, values);
+  for (int64_t j = 0; j < std::min<int64_t>(4, count - first); ++j)
+    out[first + j] = static_cast<float>(initial.scale * values[j]);
+}
+
+/// Each block is a function of its place, so threads change nothing. Billions of values would take minutes on one.
 void fill_random(float* out, int64_t count, const core::DrawKey& key, uint64_t sample,
                  const Initial& initial) {
-  for (int64_t first = 0; first < count; first += 4) {
-    double values[4];
-    fill_four(core::draw4(key, sample, static_cast<uint32_t>(first / 4)), initial.fill, values);
-    for (int64_t j = 0; j < std::min<int64_t>(4, count - first); ++j)
-      out[first + j] = static_cast<float>(initial.scale * values[j]);
-  }
+  constexpr int64_t kBlocksOfAThread = 1 << 14;
+  at::parallel_for(0, (count + 3) / 4, kBlocksOfAThread, [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block)
+      fill_block(out, count, 4 * block, key, sample, initial);
+  });
 }
 
 /// PyTorch's convolution: Kaiming-uniform with a = sqrt(5) is uniform in +-1/sqrt(fan_in), weight and bias alike.

@@ -10,6 +10,7 @@
 
 #include "vitrail/ops/dtype.h"
 #include "vitrail/parallel/device.h"
+#include "vitrail/parallel/timeline.h"
 
 namespace vitrail::parallel {
 namespace {
@@ -20,6 +21,7 @@ using torch::autograd::variable_list;
 at::Tensor exchanged(const at::Tensor& x, comm::Communicator& group) {
   const at::Tensor in = x.contiguous();
   at::Tensor out = at::empty_like(in);
+  const TimedScope timed(in.device(), Lane::exchange, current_stream(in.device()), "all-to-all");
   group.all_to_all(buffer_of(in), buffer_of(out), current_stream(in.device())).wait();
   return out;
 }
@@ -77,6 +79,7 @@ at::Tensor gather_runs(const at::Tensor& x, int64_t whole, comm::Communicator& g
   std::vector<int64_t> shape = in.sizes().vec();
   shape.insert(shape.begin(), group.size());
   const at::Tensor out = at::empty(shape, in.options());
+  const TimedScope timed(in.device(), Lane::exchange, current_stream(in.device()), "gather tokens");
   group.all_gather(buffer_of(in), buffer_of(out), current_stream(in.device())).wait();
   shape.erase(shape.begin());
   shape[1] *= group.size();

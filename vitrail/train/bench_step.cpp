@@ -77,7 +77,7 @@ StepBench bench_step(const config::ResolvedRecipe& resolved, comm::Communicator&
              "[bench] the ceiling is that of one rank but got {}; leave out --ceiling",
              world.size());
   const at::Device device = choose_device(recipe.run, options.launch);
-  if (world.size() > 1) set_threads(recipe.run, options.launch);
+  set_threads(recipe.run, options.launch);
   handshake(world, resolved, options.version, device);
   comm::Mesh mesh = make_mesh(world, recipe.parallel, options.launch);
   check_layout(recipe, mesh);

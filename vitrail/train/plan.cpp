@@ -84,10 +84,11 @@ MeshSizes plan_mesh(const config::Recipe& recipe, int64_t gpus, int64_t gpus_per
              "GPUs but got {} x {} x {} "
              "x {} x {} for {}; set parallel.* or --gpus",
              given[0], given[1], given[2], given[3], given[4], gpus);
-  VT_REQUIRE(
-      ConfigError, gpus == 1 || !(parallel.strategy == "none"),
-      "[plan] parallel.strategy=none is for one rank but got {} ranks; use parallel.strategy=ddp",
-      gpus);
+  const int64_t data_ranks = given[0] * given[1];
+  VT_REQUIRE(ConfigError, data_ranks == 1 || !(parallel.strategy == "none"),
+             "[plan] parallel.strategy=none is for one data rank but got {}; use "
+             "parallel.strategy=ddp",
+             data_ranks);
   for (size_t axis = 0; axis < comm::kAxisCount; ++axis)
     sizes[axis] = static_cast<int>(given[axis]);
   check_sizes(recipe, sizes);

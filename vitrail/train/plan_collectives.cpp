@@ -126,15 +126,19 @@ void add_tensor(const RankView& rank, const BlockView& block, double blocks, Led
 void add_sequence(const RankView& rank, const BlockView& block, double blocks, Ledger& ledger) {
   const int64_t ranks = rank.size(Axis::sequence);
   const int64_t heads = block.trunk.heads / rank.size(Axis::tensor);
-  const int64_t ulysses = rank.recipe.parallel.ulysses.value_or(std::gcd(heads, ranks));
+  const auto kv_heads = static_cast<int64_t>(static_cast<double>(heads) * block.kv_width /
+                                             static_cast<double>(block.trunk.width));
+  const std::optional<int64_t>& asked = rank.recipe.parallel.ulysses;
+  const int64_t ulysses = asked ? std::gcd(*asked, heads) : std::gcd(kv_heads, ranks);
   const double passes = static_cast<double>(rank.micro_batches);
   const double D = static_cast<double>(block.trunk.width), runs = forward_runs(rank.recipe.train);
   const double kv = 2 * block.rows * block.kv_width / block.tensor * block.bytes;
   const double q_and_out = 2 * block.rows * D / block.tensor * block.bytes;
-  const double exchanges = blocks * passes * 4 * (runs + 1);
+  const double exchanges =
+      blocks * passes * 2 * (runs + 1);  // of q, k and v together; of the result
   if (ulysses > 1)
     ledger.add("sequence", "all_to_all", bit(Axis::sequence), exchanges,
-               exchanges / 4 * (kv + q_and_out), ulysses);
+               exchanges / 2 * (kv + q_and_out), ulysses);
   const int64_t ring = ranks / std::max<int64_t>(1, ulysses);
   if (ring > 1) {
     // Keys and values go round forward; backward their gradients go with them.
