@@ -140,7 +140,9 @@ inline const std::vector<BadRecipe>& bad_readings() {
        "got 'zero4'; did you mean 'zero1'?  (r.yaml:1:22)"},
       {"parallel: {tensor: 5}\n",
        {},
-       "[config] parallel.tensor must divide model.num_heads but got 5 and 12  (r.yaml:1:20)"},
+       "[config] parallel.tensor must divide model.num_heads but got 5 and 12  "
+       "(r.yaml:1:20)\n[config] parallel.tensor must divide the MLP's hidden width but got 5 "
+       "and 3072  (r.yaml:1:20)"},
       {"parallel: {offload: activations}\n",
        {},
        "[config] parallel.offload must be one of none, optimizer, parameters, nvme but got "

@@ -262,7 +262,8 @@ inline const std::vector<BadRecipe>& bad_values() {
       {kBase,
        {"parallel.tensor=5"},
        "[config] parallel.tensor must divide model.num_heads but got 5 and 4  (command line: "
-       "parallel.tensor=5, r.yaml:6:14)"},
+       "parallel.tensor=5, r.yaml:6:14)\n[config] parallel.tensor must divide the MLP's hidden "
+       "width but got 5 and 256  (command line: parallel.tensor=5)"},
       {kBase,
        {"parallel.tensor=0"},
        "[config] parallel.tensor must be at least 1 but got 0  (command line: parallel.tensor=0)"},
@@ -273,8 +274,10 @@ inline const std::vector<BadRecipe>& bad_values() {
       {kBase,
        {"parallel.tensor=3", "parallel.split_channels=true"},
        "[config] parallel.tensor must divide model.num_heads but got 3 and 4  (command line: "
-       "parallel.tensor=3, r.yaml:6:14)\n[config] parallel.split_channels divides "
-       "model.variables but there are none  (command line: parallel.split_channels=true)"},
+       "parallel.tensor=3, r.yaml:6:14)\n[config] parallel.tensor must divide the MLP's hidden "
+       "width but got 3 and 256  (command line: parallel.tensor=3)\n[config] "
+       "parallel.split_channels divides model.variables but there are none  (command line: "
+       "parallel.split_channels=true)"},
       {kBase,
        {"parallel.sequence=4", "parallel.ulysses=3"},
        "[config] parallel.ulysses must divide parallel.sequence but got 3 and 4  (command line: "

@@ -1,11 +1,10 @@
 # Tests of many ranks update weights as training does (ranks.h).
 if(TARGET test_parallel)
-  target_sources(test_parallel PRIVATE ${CMAKE_SOURCE_DIR}/vitrail/train/optimizer.cpp)
+  target_link_libraries(test_parallel PRIVATE vitrail_train)
 endif()
 if(MPI_C_FOUND)
-  add_executable(test_parallel_mpi "${CMAKE_CURRENT_SOURCE_DIR}/parallel/mpi_program.cpp"
-                 ${CMAKE_SOURCE_DIR}/vitrail/train/optimizer.cpp)
-  target_link_libraries(test_parallel_mpi PRIVATE vitrail_parallel)
+  add_executable(test_parallel_mpi "${CMAKE_CURRENT_SOURCE_DIR}/parallel/mpi_program.cpp")
+  target_link_libraries(test_parallel_mpi PRIVATE vitrail_train)
   foreach(ranks 2 4 8)
     set(label mpi4)
     if(ranks EQUAL 2)
