@@ -116,7 +116,7 @@ Work HostCommunicator::enqueue(OperationPtr operation) {
     operation->finished.wait(lock, [&] { return operation->done; });
     if (operation->error) std::rethrow_exception(operation->error);
   };
-  return Work(finish, [family = family_] { family->abort(); });
+  return Work(finish, [this] { note_abort(); });
 }
 
 Work HostCommunicator::enqueue(const char* collective, Buffer buffer,
@@ -186,7 +186,7 @@ Work HostCommunicator::send_receive(Buffer in, int to, Buffer out, int from, Str
     sending->wait();
     receiving->wait();
   };
-  return Work(finish, [family = family_] { family->abort(); });
+  return Work(finish, [this] { note_abort(); });
 }
 
 std::unique_ptr<Communicator> HostCommunicator::split(int color, int key) {
