@@ -7,6 +7,6 @@ if(VITRAIL_CUDA_ENABLED)
   # Not gtest_discover_tests: the program cannot list its tests on a build machine without a driver.
   add_test(NAME gpu COMMAND test_gpu --gtest_filter=-GpuDdp.*:GpuSequence2.*)
   set_tests_properties(gpu PROPERTIES LABELS gpu TIMEOUT 600)
-  add_test(NAME gpu2 COMMAND test_gpu --gtest_filter=GpuDdp.*:GpuSequence2.*)
-  set_tests_properties(gpu2 PROPERTIES LABELS gpu2 TIMEOUT 600)
+  add_test(NAME gpu2 COMMAND test_gpu --gtest_filter=GpuDdp.*:GpuSequence2.*:GpuStrategies.*)
+  set_tests_properties(gpu2 PROPERTIES LABELS gpu2 TIMEOUT 900)
 endif()
