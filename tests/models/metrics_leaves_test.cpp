@@ -64,9 +64,11 @@ TEST(LeafMetrics, OfAGridAreThoseOfItsPatches) {
     double worst = 0;
     for (const auto& [name, value] : expected.metrics()) {
       if (name == "loss") continue;  // 0 / 0 for the sample that hides none
-      worst = std::max(worst, std::abs(metric(found.metrics(), name) - value) / std::abs(value));
+      // ssim and r2 of random pictures come near 0, where nothing is right in relative terms.
+      const double error = std::abs(metric(found.metrics(), name) - value);
+      worst = std::max(worst, error / std::max(1.0, std::abs(value)));
     }
-    fmt::print("worst relative difference {:.1e} (allowed 1e-6)\n", worst);
+    fmt::print("worst difference {:.1e} of max(1, value) (allowed 1e-6)\n", worst);
     EXPECT_LE(worst, 1e-6);  // fp32 pictures of predictions
     EXPECT_EQ(found.samples(), 3);
   }
