@@ -1,0 +1,43 @@
+#pragma once
+/// What lies between the two layers of an MLP, bf16: GELU (exact or tanh) or a SiLU gate, with bias gradients from the
+/// same pass.
+///
+/// Paper    Hendrycks & Gimpel 2016, arXiv:1606.08415; Shazeer 2020, arXiv:2002.05202.
+/// Shapes   all [rows, width], contiguous, bits of bfloat16; column sums fp32 [width].
+/// Needs    device pointers, 16-byte aligned; width a multiple of 8. Computed in fp32, rounded once; the same result at
+///          every launch. Asynchronous on `stream` (a cudaStream_t).
+/// throws   Error in a build without CUDA.
+
+#include <cstdint>
+
+namespace vitrail::kernels {
+
+enum class ActivationKind { gelu_erf, gelu_tanh, silu_gate };  // silu_gate: silu(gate) * pre
+
+struct Activation {
+  ActivationKind kind = ActivationKind::gelu_erf;
+  int64_t rows = 0, width = 0;
+  const uint16_t* pre = nullptr;
+  const uint16_t* gate = nullptr;  // silu_gate only
+  uint16_t* out = nullptr;         // may be pre
+};
+void activation(const Activation& task, void* stream);
+
+/// Column sums are added to what is there; null: not wanted.
+struct ActivationBackward {
+  Activation forward;  // out: null, or where the activation is to be written again
+  const uint16_t* dout = nullptr;
+  uint16_t* dpre = nullptr;   // may be dout or pre
+  uint16_t* dgate = nullptr;  // may be gate
+  float *pre_sums = nullptr, *gate_sums = nullptr;
+  float* partials = nullptr;  // activation_partials(rows, width) values; null without sums
+};
+int64_t activation_partials(int64_t rows, int64_t width);
+void activation_backward(const ActivationBackward& task, void* stream);
+
+/// sums[c] += the column sums of x [rows, width], whose rows are `stride` elements apart.
+int64_t column_sums_partials(int64_t rows, int64_t width);
+void column_sums(const uint16_t* x, int64_t rows, int64_t width, int64_t stride, float* partials,
+                 float* sums, void* stream);
+
+}  // namespace vitrail::kernels

@@ -1,0 +1,62 @@
+#pragma once
+/// Matrix products of bf16 values on the tensor cores, by the library's best algorithm for each shape.
+///
+///   D [m, n] = op(A) [m, k] op(B) [k, n] + beta C + bias [n]      row-major
+/// Choice   the first call of a new shape takes the library's own choice; tune() times its candidates hot, interleaved,
+///          and the table of choices can be saved and loaded (one file a device and library version).
+/// Needs    device pointers, 16-byte aligned. Sums in fp32. Asynchronous on the stream; no allocation and no host
+///          synchronisation but in tune(), so it may be captured.
+/// throws   Error with the shape in a build without CUDA or when the library has no algorithm.
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace vitrail::kernels {
+
+struct GemmShape {
+  int64_t m = 0, n = 0, k = 0;
+  bool a_transposed = false;  // A is stored [k, m]
+  bool b_transposed = false;  // B is stored [n, k], as the weight of a linear layer
+  bool has_bias = false;      // bf16 [n]
+  bool adds = false;          // beta 1, else 0
+  bool is_f32 = false;        // of C and D; else bf16
+  bool operator==(const GemmShape&) const = default;
+};
+
+struct GemmOperands {
+  const uint16_t *a = nullptr, *b = nullptr, *bias = nullptr;
+  const void* c = nullptr;  // null: D itself
+  void* d = nullptr;
+};
+
+/// How one shape is computed, and how long the candidates took.
+struct GemmChoice {
+  GemmShape shape;
+  std::string algorithm;        // of the library, for the log and the table
+  double ms = 0, first_ms = 0;  // the choice's, that of the library's own; 0 = not timed
+};
+
+class GemmLibrary {
+ public:
+  /// Takes `workspace_bytes` of device memory for itself.
+  explicit GemmLibrary(int device, int64_t workspace_bytes = int64_t{64} << 20);
+  ~GemmLibrary();
+  GemmLibrary(const GemmLibrary&) = delete;
+  GemmLibrary& operator=(const GemmLibrary&) = delete;
+
+  void run(const GemmShape& shape, const GemmOperands& operands, void* stream);
+  /// Times candidates of these shapes on random values, in memory of its own, in turns, for about `seconds` in all.
+  void tune(const std::vector<GemmShape>& shapes, double seconds, void* stream);
+  std::vector<GemmChoice> choices() const;
+  /// Text; choices of another device or library version are ignored on loading. Returns how many fit.
+  void save(const std::string& path) const;
+  int load(const std::string& path);
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace vitrail::kernels
