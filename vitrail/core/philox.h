@@ -29,6 +29,9 @@ struct DrawKey {
   Stream stream = Stream::test;
   uint32_t step = 0;
   uint16_t layer = 0;
+  /// Where the step is read when it is drawn, in memory of the device that draws; null: `step`. So recorded work draws
+  /// anew each time it is repeated.
+  const uint32_t* step_place = nullptr;
 };
 
 struct Philox4 {
@@ -59,9 +62,10 @@ VT_HOST_DEVICE inline uint64_t mix64(uint64_t value) {
 /// Four 32-bit words: elements 4*block .. 4*block+3 of `sample` (sample < 2^48).
 VT_HOST_DEVICE inline Philox4 draw4(const DrawKey& key, uint64_t sample, uint32_t block) {
   const uint64_t mixed = mix64(key.seed ^ mix64(static_cast<uint64_t>(key.stream)));
+  const uint32_t step = key.step_place ? *key.step_place : key.step;
   const Philox4 counter{{block, static_cast<uint32_t>(sample),
                          (static_cast<uint32_t>(key.layer) << 16) | static_cast<uint32_t>((sample >> 32) & 0xFFFFu),
-                         key.step}};
+                         step}};
   return philox4x32(counter, static_cast<uint32_t>(mixed), static_cast<uint32_t>(mixed >> 32));
 }
 
