@@ -126,9 +126,9 @@ inline const std::vector<BadRecipe>& bad_readings() {
        {},
        "[config] train.precision 'fp8' is not in this version; there are fp32, bf16  "
        "(r.yaml:1:20)"},
-      {"train: {engine: fused}\n",
+      {"train: {engine: fusd}\n",
        {},
-       "[config] train.engine 'fused' is not in this version; there are auto, autograd  "
+       "[config] train.engine must be one of auto, fused, autograd but got 'fusd'; did you mean 'fused'?  "
        "(r.yaml:1:17)"},
       {"train: {recompute: selectiv}\n",
        {},

@@ -86,8 +86,11 @@ struct Train {
   std::optional<int64_t> steps;
   int64_t micro_batches = 1;
   Choice precision{"fp32", {"fp32", "bf16"}};
-  Choice engine{"auto", {"auto", "autograd"}};
+  Choice engine{"auto", {"auto", "fused", "autograd"}};
   Choice attention{"sdpa", {"sdpa", "plain"}};
+  Choice attention_kernel{"auto", {"auto", "cudnn", "short", "narrow", "aten"}};
+  double tune_seconds = 2.0;
+  std::string tuning_table;
   Optimizer optimizer;
   Schedule schedule;
   double clip_grad_norm = 0.0;
@@ -108,19 +111,31 @@ struct Train {
           "of weights and activations in the model; master weights, loss and norms' statistics are "
           "fp32");
     visit("engine", self.engine,
-          "how blocks run; auto takes the fastest that supports the options");
+          "how blocks run: fused has forward and backward of its own in few passes over memory, "
+          "autograd is the reference; auto takes the fastest that supports the options");
     visit("attention", self.attention,
           "library attention (scaled dot product) or the written-out formula");
+    visit("attention_kernel", self.attention_kernel,
+          "fused engine on a GPU: whose attention runs; auto times those that can at the start. "
+          "short: at most 320 "
+          "tokens, narrow: head widths 16 and 32");
+    visit("tune_seconds", self.tune_seconds,
+          "fused engine on a GPU: time for choosing the algorithm of each matrix product at the "
+          "start; 0 = the "
+          "library's own choice");
+    visit("tuning_table", self.tuning_table,
+          "fused engine on a GPU: file that keeps the choices for the next start; empty = in the "
+          "run's folder");
     visit("optimizer", self.optimizer, "update rule");
     visit("schedule", self.schedule, "learning rate over steps");
     visit("clip_grad_norm", self.clip_grad_norm, "largest global gradient norm; 0 = no clipping");
     visit(
         "ema_decay", self.ema_decay,
         "decay of an exponential moving average of the weights, used for evaluation; null = none");
-    visit(
-        "cuda_graph", self.cuda_graph,
-        "on a GPU, repeat forward and backward as one launch where the model draws nothing and one "
-        "rank trains; off: launch every kernel every step");
+    visit("cuda_graph", self.cuda_graph,
+          "on a GPU, repeat the step as one launch where one rank trains and batches keep their "
+          "shapes; off: launch "
+          "every kernel every step");
     visit(
         "recompute", self.recompute,
         "compute blocks again in backward and keep only their inputs: of every block, of every "
@@ -179,7 +194,7 @@ struct Parallel {
     visit("tensor", self.tensor,
           "mesh axis: ranks that share heads and hidden units of every block");
     visit("bucket_mib", self.bucket_mib,
-          "ddp, zero1: gradients are reduced in pieces of at least this size");
+          "ddp: gradients are reduced in pieces of at least this size");
     visit("prefetch", self.prefetch,
           "zero2, zero3: when backward asks for the weights of the next block: before computing "
           "the present one (pre), after (post), or when they are needed (none)");

@@ -156,7 +156,7 @@ struct Model {
   std::optional<double> layer_scale;
   Choice norm{"layernorm", {"layernorm", "rmsnorm"}};
   double norm_eps = 1e-6;
-  Choice mlp{"gelu", {"gelu", "swiglu"}};
+  Choice mlp{"gelu", {"gelu", "gelu_tanh", "swiglu"}};
   std::optional<int64_t> mlp_hidden_dim;
   double drop_path_rate = 0.0;
   double attn_drop_rate = 0.0;
@@ -238,7 +238,7 @@ struct Model {
           "initial LayerScale value on both branches; null = none");
     visit("norm", self.norm, "normalisation layer");
     visit("norm_eps", self.norm_eps, "epsilon of the normalisation");
-    visit("mlp", self.mlp, "MLP form; gelu is the exact (erf) GELU");
+    visit("mlp", self.mlp, "MLP form; gelu is the exact (erf) GELU, gelu_tanh its usual approximation");
     visit("mlp_hidden_dim", self.mlp_hidden_dim, "MLP hidden width; null = embed_dim * mlp_ratio");
     visit("drop_path_rate", self.drop_path_rate,
           "stochastic depth of the last block; linear over the blocks");

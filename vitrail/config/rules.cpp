@@ -110,6 +110,7 @@ void check_train(const Train& train, RuleBook& rules) {
             "train.epochs and train.steps exclude each other but got {} and {}; set one to null",
             *train.epochs, *train.steps));
   rules.at_least("train.clip_grad_norm", train.clip_grad_norm, 0);
+  rules.at_least("train.tune_seconds", train.tune_seconds, 0);
   if (train.ema_decay) rules.rate("train.ema_decay", *train.ema_decay);
   check_optimizer(train.optimizer, rules);
   check_schedule(train.schedule, train.optimizer.lr, rules);

@@ -144,7 +144,9 @@ std::shared_ptr<nn::Stack> make_trunk(const config::Model& options, const TrunkS
   block.qk_norm = options.qk_norm;
   block.layer_scale = options.layer_scale.has_value();
   block.norm = norm_options(options);
-  block.mlp = options.mlp == "swiglu" ? nn::MlpKind::swiglu : nn::MlpKind::gelu;
+  block.mlp = options.mlp == "swiglu"      ? nn::MlpKind::swiglu
+              : options.mlp == "gelu_tanh" ? nn::MlpKind::gelu_tanh
+                                           : nn::MlpKind::gelu;
   block.attn_drop = options.attn_drop_rate;
   block.proj_drop = options.proj_drop_rate;
   std::vector<std::shared_ptr<nn::Block>> blocks;

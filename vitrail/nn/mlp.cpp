@@ -29,7 +29,8 @@ at::Tensor Mlp::hidden(const at::Tensor& x) const {
     entered = enter_(x, inputs());
   else
     for (const Linear* layer : inputs()) entered.push_back(layer->forward(x));
-  return gate_ ? at::silu(entered[0]) * entered[1] : at::gelu(entered[0], "none");
+  if (gate_) return at::silu(entered[0]) * entered[1];
+  return at::gelu(entered[0], options_.kind == MlpKind::gelu_tanh ? "tanh" : "none");
 }
 
 at::Tensor Mlp::forward(const at::Tensor& x, const Draws& draws, const TokenWindow& window) const {

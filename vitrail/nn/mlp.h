@@ -1,7 +1,7 @@
 #pragma once
-/// The block's two-layer perceptron: GELU (exact, erf) or SwiGLU, with timm's names.
+/// The block's two-layer perceptron: GELU (exact, erf, or its tanh approximation) or SwiGLU, with timm's names.
 ///
-/// Names    gelu: fc1, fc2; swiglu: fc1_g (gate), fc1_x, fc2.
+/// Names    gelu, gelu_tanh: fc1, fc2; swiglu: fc1_g (gate), fc1_x, fc2.
 /// Paper    Hendrycks & Gimpel 2016, arXiv:1606.08415; Shazeer 2020, arXiv:2002.05202.
 
 #include <cstdint>
@@ -16,7 +16,7 @@
 
 namespace vitrail::nn {
 
-enum class MlpKind { gelu, swiglu };
+enum class MlpKind { gelu, gelu_tanh, swiglu };
 
 struct MlpOptions {
   MlpKind kind = MlpKind::gelu;
