@@ -5,8 +5,9 @@
 /// Shapes   q, out and their gradients [samples, tokens, heads, head_width]; k, v [samples, tokens, kv_heads, head_width];
 ///          lse fp32 [samples, heads, tokens]. Head h of k and v serves heads / kv_heads neighbouring query heads.
 ///          Strides are in elements; heads of a token lie one after another.
-/// Lengths  int32 [samples], at least 1: tokens from there on are not attended to, their own rows of out are finite and
-///          mean nothing (their gradients of out must be finite), their dk and dv are 0. Null: all tokens count.
+/// Lengths  int32 [samples], at least 1: tokens from there on are not attended to and their dk and dv are 0; as queries they are like all
+///          others, so a caller whose loss does not ask for their rows of out gives those a gradient of 0. Null: all
+///          tokens count.
 /// Needs    device pointers, 16-byte aligned, strides multiples of 8. Asynchronous on the stream; no allocation and no
 ///          host synchronisation after prepare(), so it may be captured.
 /// Paper    Vaswani et al. 2017, arXiv:1706.03762; online softmax: Milakov & Gimelshein 2018, arXiv:1805.02867; tiles:
@@ -71,5 +72,10 @@ std::unique_ptr<AttentionKernel> short_attention(const AttentionShape& shape, in
 /// Own kernels for head widths 16 and 32 and any number of tokens, without lengths or shared heads; null outside.
 /// Right for every finite input: the form is chosen on the device by a bound of the logits. Deterministic.
 std::unique_ptr<AttentionKernel> narrow_attention(const AttentionShape& shape, int device);
+
+/// The formula on host memory, in fp64 on one thread: what the kernels are tested against. Queries that do not count
+/// have dq 0 and add nothing to dk and dv. Time O(samples heads tokens^2 head_width).
+void attention_plain_forward(const AttentionShape& shape, const AttentionForward& task);
+void attention_plain_backward(const AttentionShape& shape, const AttentionBackward& task);
 
 }  // namespace vitrail::kernels
