@@ -15,7 +15,7 @@ namespace vitrail::kernels {
 
 struct HeadsShape {
   int64_t samples = 0, tokens = 0, heads = 0, kv_heads = 0, head_width = 0;
-  int64_t turned() const { return heads + kv_heads; }
+  VT_HOST_DEVICE int64_t turned() const { return heads + kv_heads; }
 };
 
 struct Heads {
@@ -30,6 +30,8 @@ struct Heads {
   int64_t qk_token_stride = 0;  // elements from one token of qk to the next
 };
 void prepare_heads(const Heads& task, void* stream);
+/// The loop to read and to test against, on host memory; sums in fp64.
+void prepare_heads_plain(const Heads& task);
 
 /// dqk (laid out as dqkv is, in it) becomes the gradient of what the qkv layer made, in place. Norms are computed again
 /// from qkv. Gradients of norms (fp32 [head_width]) are added to what is there.
@@ -41,5 +43,6 @@ struct HeadsBackward {
 };
 int64_t heads_partials(const HeadsShape& shape);
 void prepare_heads_backward(const HeadsBackward& task, void* stream);
+void prepare_heads_backward_plain(const HeadsBackward& task);
 
 }  // namespace vitrail::kernels

@@ -10,13 +10,15 @@
 
 #include <cstdint>
 
+#include "vitrail/core/philox.h"  // VT_HOST_DEVICE
+
 namespace vitrail::kernels {
 
 constexpr int64_t kMostNormWidth = 16384;
 
 struct RowShape {
   int64_t samples = 0, tokens = 0, width = 0;
-  int64_t rows() const { return samples * tokens; }
+  VT_HOST_DEVICE int64_t rows() const { return samples * tokens; }
 };
 
 /// What is added to the stream.
@@ -24,7 +26,7 @@ struct Branch {
   const uint16_t* values = nullptr;  // [rows, width]; null: nothing
   const uint16_t* gamma = nullptr;   // LayerScale [width]; null: 1
   const float* keep = nullptr;       // drop-path [samples]: 0 or 1 / (1 - rate); null: 1
-  bool is_scaled() const { return gamma || keep; }
+  VT_HOST_DEVICE bool is_scaled() const { return gamma || keep; }
 };
 
 struct NormParameters {
@@ -45,11 +47,14 @@ struct ResidualNorm {
   float* rstd = nullptr;    // [rows]
 };
 void residual_norm(const ResidualNorm& task, void* stream);
+/// The loop to read and to test against, on host memory; sums over a row in fp64.
+void residual_norm_plain(const ResidualNorm& task);
 
-/// Gradients of parameters are added to what is there; null: not wanted.
+/// Gradients of parameters are added to what is there; null: not wanted. dx is rounded before dbranch and the sums are
+/// made of it, and dbranch before its sums: they are those of the tensors in memory.
 struct ResidualNormBackward {
   RowShape shape;
-  const uint16_t* dy = nullptr;
+  const uint16_t* dy = nullptr;   // null: nothing was normed, and dx = dsum
   const uint16_t* sum = nullptr;  // what was normed
   const float *mean = nullptr, *rstd = nullptr;
   NormParameters norm;
@@ -65,5 +70,6 @@ struct ResidualNormBackward {
 };
 int64_t residual_norm_partials(const RowShape& shape);
 void residual_norm_backward(const ResidualNormBackward& task, void* stream);
+void residual_norm_backward_plain(const ResidualNormBackward& task);
 
 }  // namespace vitrail::kernels
