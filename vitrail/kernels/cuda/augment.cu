@@ -136,24 +136,23 @@ __global__ void __launch_bounds__(kThreads) finish(AugmentBatch batch, int32_t p
 
 void augment(const AugmentBatch& batch, void* stream) {
   if (batch.batch == 0) return;
-  const auto on = static_cast<cudaStream_t>(stream);
   const int64_t channels = batch.image.channels;
   if (batch.slots > 0) {
     cudaMemsetAsync(batch.statistics, 0,
-                    static_cast<size_t>(batch.batch * channels) * sizeof(ChannelStatistics), on);
+                    static_cast<size_t>(batch.batch * channels) * sizeof(ChannelStatistics),
+                    static_cast<cudaStream_t>(stream));
     check_launch("augment: statistics");
   }
   const dim3 grid = grid_of(batch.batch, batch.image.row / channels);
   const dim3 per_channel(static_cast<unsigned>(batch.batch), static_cast<unsigned>(channels), 1);
   for (int32_t s = 0; s < batch.slots; ++s) {
-    collect<<<grid, kThreads, 0, on>>>(batch, s);
-    summarise<<<per_channel, kThreads, 0, on>>>(batch, s);
-    run_slot<<<grid, kThreads, 0, on>>>(batch, s);
-    check_launch("augment: a slot");
+    launch(collect, Grid{grid, kThreads, 0, stream}, batch, s);
+    launch(summarise, Grid{per_channel, kThreads, 0, stream}, batch, s);
+    launch(run_slot, Grid{grid, kThreads, 0, stream}, batch, s);
   }
   const int64_t pixels = batch.target[0] * batch.target[1] * batch.target[2];
-  finish<<<grid_of(batch.batch, pixels), kThreads, 0, on>>>(batch, static_cast<int32_t>(pixels));
-  check_launch("augment: the last pass");
+  launch(finish, Grid{grid_of(batch.batch, pixels), kThreads, 0, stream}, batch,
+         static_cast<int32_t>(pixels));
 }
 
 }  // namespace vitrail::kernels

@@ -52,18 +52,18 @@ void philox_uniform_window(float* out, const int64_t* sample_ids, int64_t batch,
   const int64_t rows = batch * window.rows();
   if (rows * window.row_length() == 0) return;
   constexpr int kThreads = 256;
-  fill_uniform_window<<<grid_size(rows * ((window.row_length() + 6) / 4), kThreads), kThreads, 0,
-                        static_cast<cudaStream_t>(stream)>>>(out, sample_ids, batch, window, key);
-  check_launch("philox_uniform_window");
+  const int64_t counters = rows * ((window.row_length() + 6) / 4);
+  launch(fill_uniform_window, Grid{grid_size(counters, kThreads), kThreads, 0, stream}, out,
+         sample_ids, batch, window, key);
 }
 
 void philox_uniform(float* out, const int64_t* sample_ids, int64_t batch, int64_t per_sample,
                     const core::DrawKey& key, void* stream) {
   if (batch * per_sample == 0) return;
   constexpr int kThreads = 256;
-  fill_uniform<<<grid_size(batch * ((per_sample + 3) / 4), kThreads), kThreads, 0,
-                 static_cast<cudaStream_t>(stream)>>>(out, sample_ids, batch, per_sample, key);
-  check_launch("philox_uniform");
+  const int64_t counters = batch * ((per_sample + 3) / 4);
+  launch(fill_uniform, Grid{grid_size(counters, kThreads), kThreads, 0, stream}, out, sample_ids,
+         batch, per_sample, key);
 }
 
 }  // namespace vitrail::kernels

@@ -53,15 +53,13 @@ bool fits(const T* x, const T* out, const RotaryShape& shape) {
 }
 
 template <class T, int Pairs>
-void launch(const T* x, const float* cos, const float* sin, const RotaryShape& shape, T* out,
-            void* stream) {
+void start(const T* x, const float* cos, const float* sin, const RotaryShape& shape, T* out,
+           void* stream) {
   constexpr int kThreads = 256;
   const int64_t threads = shape.batch * shape.tokens * shape.heads * (shape.pairs / Pairs);
   if (threads == 0) return;
-  rotate<T, Pairs>
-      <<<grid_size(threads, kThreads), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
-          x, cos, sin, shape, out);
-  check_launch("rotate");
+  launch(rotate<T, Pairs>, Grid{grid_size(threads, kThreads), kThreads, 0, stream}, x, cos, sin,
+         shape, out);
 }
 
 }  // namespace
@@ -69,17 +67,17 @@ void launch(const T* x, const float* cos, const float* sin, const RotaryShape& s
 void rotate_f32(const float* x, const float* cos, const float* sin, const RotaryShape& shape,
                 float* out, void* stream) {
   if (fits<float, 2>(x, out, shape))
-    launch<float, 2>(x, cos, sin, shape, out, stream);
+    start<float, 2>(x, cos, sin, shape, out, stream);
   else
-    launch<float, 1>(x, cos, sin, shape, out, stream);
+    start<float, 1>(x, cos, sin, shape, out, stream);
 }
 
 void rotate_bf16(const uint16_t* x, const float* cos, const float* sin, const RotaryShape& shape,
                  uint16_t* out, void* stream) {
   if (fits<uint16_t, 4>(x, out, shape))
-    launch<uint16_t, 4>(x, cos, sin, shape, out, stream);
+    start<uint16_t, 4>(x, cos, sin, shape, out, stream);
   else
-    launch<uint16_t, 1>(x, cos, sin, shape, out, stream);
+    start<uint16_t, 1>(x, cos, sin, shape, out, stream);
 }
 
 }  // namespace vitrail::kernels
