@@ -14,8 +14,10 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/rand.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
 
 #include "vitrail/core/error.h"
+#include "vitrail/kernels/compact_adamw.h"
 #include "vitrail/kernels/optimizer.h"
 #include "vitrail/parallel/device.h"
 #include "vitrail/train/bench_timer.h"
@@ -37,7 +39,8 @@ struct State {
     gradient = at::randn({count}, options);
     first = at::randn({count}, options).mul_(0.1);
     second = at::rand({count}, options).mul_(0.01);
-    decay = at::ones({count}, options.dtype(at::kByte));
+    const int64_t groups = (count + kernels::kFlagGroup - 1) / kernels::kFlagGroup;
+    decay = at::ones({groups}, options.dtype(at::kByte));
     scale = at::ones({}, options);
     if (bf16) weights = at::empty({count}, options.dtype(at::kBFloat16));
   }
@@ -101,6 +104,68 @@ int64_t check_against_plain(State& state, const kernels::AdamwStep& step) {
                    worst_ulp(state.second, plain.second)});
 }
 
+/// Whole blocks of a state, with moments of another type that begin at zero.
+struct CompactState {
+  State state;
+  kernels::StateType type;
+  at::Tensor first, second, first_exponent, second_exponent;
+
+  CompactState(const State& from, kernels::StateType type_) : state(from), type(type_) {
+    const int64_t blocks = from.master.numel() / kernels::kCompactBlock;
+    const auto options = from.master.options();
+    const auto moment = options.dtype(type == kernels::StateType::bf16 ? at::kBFloat16 : at::kByte);
+    first = at::zeros({blocks * kernels::kCompactBlock}, moment);
+    second = at::zeros({blocks * kernels::kCompactBlock}, moment);
+    first_exponent = at::zeros({blocks}, options.dtype(at::kChar));
+    second_exponent = at::zeros({blocks}, options.dtype(at::kChar));
+  }
+
+  kernels::CompactArena arena() const {
+    const kernels::Arena whole = state.arena();
+    kernels::CompactArena arena;
+    arena.type = type;
+    arena.master = whole.master;
+    arena.gradient = whole.gradient;
+    arena.decay = whole.decay;
+    arena.weights_bf16 = whole.weights_bf16;
+    arena.first = first.data_ptr();
+    arena.second_root = second.data_ptr();
+    arena.first_exponent = first_exponent.data_ptr<int8_t>();
+    arena.second_exponent = second_exponent.data_ptr<int8_t>();
+    arena.count = first.numel();
+    return arena;
+  }
+};
+
+constexpr uint64_t kRoundingSeed = 1;
+
+void update(const CompactState& state, const kernels::AdamwStep& step) {
+  const kernels::CompactArena arena = state.arena();
+  const float* scale = state.state.scale.data_ptr<float>();
+  const at::Device device = state.state.master.device();
+  if (device.is_cuda())
+    return kernels::compact_adamw(arena, step, kRoundingSeed, scale,
+                                  parallel::current_stream(device));
+  at::parallel_for(0, arena.count / kernels::kCompactBlock, kGrain / kernels::kCompactBlock,
+                   [&](int64_t begin, int64_t end) {
+                     kernels::compact_adamw_range(arena, step, kRoundingSeed, scale, begin, end);
+                   });
+}
+
+/// Milliseconds of an update; two updates are checked against the CPU first.
+double compact_ms(const State& start, kernels::StateType type, const kernels::AdamwStep& step,
+                  int64_t& differ) {
+  State copy = start;
+  copy.master = start.master.clone();
+  const CompactState timed(copy, type), expected(copy.copy_on_host(), type);
+  for (int i = 0; i < 2; ++i) {
+    update(timed, step);
+    update(expected, step);
+  }
+  differ += timed.state.master.to(at::kCPU).ne(expected.state.master).sum().item<int64_t>();
+  return quantile(time_each(copy.master.device(), kRuns, [&] { update(timed, step); }), 0.5);
+}
+
 double aten_ms(const State& state, const kernels::AdamwStep& step) {
   const std::vector<at::Tensor> p{state.master}, g{state.gradient}, m{state.first}, v{state.second},
       none;
@@ -142,16 +207,26 @@ OptimizerBench bench_optimizer(int64_t count, at::Device device, bool bf16) {
   result.copy_gigabytes_per_second = copy_bandwidth(static_cast<int64_t>(bytes), device);
   result.copy_ratio = result.gigabytes_per_second / result.copy_gigabytes_per_second;
   result.aten_ratio = aten_ms(state, step) / result.ms;
+  const auto compact = [&](kernels::StateType type, int64_t moment_bytes, double& ms,
+                           double& ratio) {
+    ms = compact_ms(state, type, step, result.moments_differ);
+    const auto moved = static_cast<double>(compact_adamw_bytes(bf16, moment_bytes) * count);
+    ratio = moved / ms * 1e-6 / result.copy_gigabytes_per_second;
+  };
+  compact(kernels::StateType::bf16, 2, result.bf16_moments_ms, result.bf16_moments_ratio);
+  compact(kernels::StateType::fp8, 1, result.fp8_moments_ms, result.fp8_moments_ratio);
   return result;
 }
 
 std::string describe(const OptimizerBench& r) {
   return fmt::format(
       "adamw  count {}  {}  {:.3f} ms  {:.0f} GB/s  {:.2f}x copy  {:.2f}x ATen  worst error {} ulp "
-      "(allowed "
-      "2)  {}",
+      "(allowed 2)  {}\n"
+      "       moments in bf16 {:.3f} ms  {:.2f}x copy  in fp8 {:.3f} ms  {:.2f}x copy  {} values "
+      "differ from the loop on the CPU (allowed 0)",
       r.count, r.bf16 ? "bf16" : "fp32", r.ms, r.gigabytes_per_second, r.copy_ratio, r.aten_ratio,
-      r.worst_ulp, r.device);
+      r.worst_ulp, r.device, r.bf16_moments_ms, r.bf16_moments_ratio, r.fp8_moments_ms,
+      r.fp8_moments_ratio, r.moments_differ);
 }
 
 std::string to_json(const OptimizerBench& r) {
@@ -164,7 +239,12 @@ std::string to_json(const OptimizerBench& r) {
                                 {"copy_gb_per_s", r.copy_gigabytes_per_second},
                                 {"copy_ratio", r.copy_ratio},
                                 {"aten_ratio", r.aten_ratio},
-                                {"worst_ulp", r.worst_ulp}}
+                                {"worst_ulp", r.worst_ulp},
+                                {"bf16_moments_ms", r.bf16_moments_ms},
+                                {"bf16_moments_copy_ratio", r.bf16_moments_ratio},
+                                {"fp8_moments_ms", r.fp8_moments_ms},
+                                {"fp8_moments_copy_ratio", r.fp8_moments_ratio},
+                                {"moments_differ", r.moments_differ}}
       .dump(2);
 }
 

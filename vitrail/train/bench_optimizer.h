@@ -19,6 +19,10 @@ struct OptimizerBench {
   double copy_ratio = 0;                 // of the two rates
   double aten_ratio = 0;                 // time of torch's fused AdamW (and the cast) / ours
   int64_t worst_ulp = 0;                 // against the plain loop, over master weights and moments
+  // The same update with compact moments (kernels/compact_adamw.h), and its bytes a second over those of the copy.
+  double bf16_moments_ms = 0, bf16_moments_ratio = 0;
+  double fp8_moments_ms = 0, fp8_moments_ratio = 0;
+  int64_t moments_differ = 0;  // master weights whose bits differ from those of the loop on the CPU
 };
 
 /// `count` elements; the answer is checked before it is timed.
@@ -31,6 +35,10 @@ std::string to_json(const OptimizerBench& result);
 /// GB/s, read + write, of a device copy of `bytes` bytes.
 double copy_bandwidth(int64_t bytes, at::Device device);
 /// Bytes that one AdamW update moves per element.
-constexpr int64_t adamw_bytes(bool bf16, bool ema) { return 29 + (bf16 ? 2 : 0) + (ema ? 8 : 0); }
+constexpr int64_t adamw_bytes(bool bf16, bool ema) { return 28 + (bf16 ? 2 : 0) + (ema ? 8 : 0); }
+/// The same with moments of two or one bytes.
+constexpr int64_t compact_adamw_bytes(bool bf16, int64_t moment_bytes) {
+  return 12 + 4 * moment_bytes + (bf16 ? 2 : 0);
+}
 
 }  // namespace vitrail::train
