@@ -1,6 +1,8 @@
 # Shared by the scripts here; sourced, never run.
 torch_version=2.11.0
 torchvision_version=0.26.0
+cudnn_frontend_version=1.32.0
+cutlass_version=4.2.0.0
 log=${TMPDIR:-/tmp}/vitrail-setup-$(id -u).log
 
 say() { printf '\033[1mvitrail:\033[0m %s\n' "$*"; }

@@ -29,7 +29,7 @@ parser.add_argument("--recompute", action="store_true", help="recompute every bl
 parser.add_argument("--compile", action="store_true")
 parser.add_argument("--steps", type=int, default=20)
 parser.add_argument("--warmup", type=int, default=5)
-parser.add_argument("--json")
+parser.add_argument("--json", help="file for the result; - = one JSON line on stdout instead of the words")
 options = parser.parse_args()
 
 
@@ -142,9 +142,10 @@ if rank == 0:
               "strategy": options.strategy, "compiled": options.compile, "recompute": options.recompute,
               "parameters": parameters, "batch_size": options.batch, "ms": ms,
               "images_per_second": 1000 * options.batch / ms, "peak_memory_gib": peak.item() / 2**30}
-    print(f"{options.strategy} torch{' compiled' if options.compile else ''} {ranks} ranks {parameters / 1e9:.2f} B: {ms:.1f} ms  "
-          f"{result['images_per_second']:.1f} images/s  peak {result['peak_memory_gib']:.1f} GiB", flush=True)
-    if options.json:
+    words = (f"{options.strategy} torch{' compiled' if options.compile else ''} {ranks} ranks {parameters / 1e9:.2f} B: {ms:.1f} ms  "
+             f"{result['images_per_second']:.1f} images/s  peak {result['peak_memory_gib']:.1f} GiB")
+    print(json.dumps(result) if options.json == "-" else words, flush=True)
+    if options.json and options.json != "-":
         with open(options.json, "w") as file:
             json.dump(result, file, indent=1)
 dist.destroy_process_group()

@@ -107,7 +107,9 @@ void add_bench(Program& program) {
   bench->require_subcommand(1);
   add_optimizer(*bench, program);
   add_step(*bench, program);
+  add_bench_attention(*bench, program);
   add_bench_comm(*bench, program);
+  add_bench_gemm(*bench, program);
   add_bench_loader(*bench, program);
   add_bench_patch(*bench, program);
 }

@@ -17,7 +17,9 @@ void publish(const std::string& line, const std::string& object, const std::stri
 /// auto, cpu or cuda. throws ConfigError: cuda without a visible GPU.
 at::Device bench_device(const std::string& name);
 
+void add_bench_attention(CLI::App& bench, Program& program);
 void add_bench_comm(CLI::App& bench, Program& program);
+void add_bench_gemm(CLI::App& bench, Program& program);
 void add_bench_loader(CLI::App& bench, Program& program);
 void add_bench_patch(CLI::App& bench, Program& program);
 

@@ -13,6 +13,8 @@
 #include "vitrail/app/verbs.h"
 #include "vitrail/app/version.h"
 #include "vitrail/core/error.h"
+#include "vitrail/kernels/gemm_gelu.h"
+#include "vitrail/kernels/library_attention.h"
 
 namespace vitrail::app {
 
@@ -55,6 +57,9 @@ void report_libraries() {
     row(library.name, library.version.empty()
                           ? "not loaded"
                           : fmt::format("{}  {}", library.version, library.path));
+  row("attention", kernels::library_attention_words());
+  row("up + GELU", kernels::has_gemm_gelu() ? "one kernel, by CUTLASS"
+                                            : "two kernels; this build has no CUTLASS");
 }
 
 void report_host(Findings& findings) {

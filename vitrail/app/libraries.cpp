@@ -52,6 +52,14 @@ Library cudnn() {
   return library;
 }
 
+Library cublaslt() {
+  Library library{"cublas", "", ""};
+  if (auto* get = find_function<size_t()>("cublasLtGetVersion")) {
+    library = {"cublas", dotted(get()), path_of(get)};
+  }
+  return library;
+}
+
 Library nccl() {
   Library library{"nccl", "", ""};
   if (auto* get = find_function<int(int*)>("ncclGetVersion")) {
@@ -82,7 +90,7 @@ Library torch() {
 }  // namespace
 
 std::vector<Library> loaded_libraries() {
-  return {torch(), cuda_runtime(), cudnn(), nccl(), mpi()};
+  return {torch(), cuda_runtime(), cublaslt(), cudnn(), nccl(), mpi()};
 }
 
 std::vector<Gpu> visible_gpus() {

@@ -6,6 +6,8 @@
 ///          and the table of choices can be saved and loaded (one file a device and library version).
 /// Needs    device pointers, 16-byte aligned. Sums in fp32. Asynchronous on the stream; no allocation and no host
 ///          synchronisation but in tune(), so it may be captured.
+/// Streams  one library's calls share its workspace: those on different streams must be ordered, or have a library each.
+/// Threads  run() from any.
 /// throws   Error with the shape in a build without CUDA or when the library has no algorithm.
 
 #include <cstdint>
@@ -58,5 +60,8 @@ class GemmLibrary {
   class Impl;
   std::unique_ptr<Impl> impl_;
 };
+
+/// The same on host memory by plain loops, summed in fp64 and rounded once.
+void gemm_plain(const GemmShape& shape, const GemmOperands& operands);
 
 }  // namespace vitrail::kernels
