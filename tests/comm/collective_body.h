@@ -314,6 +314,7 @@ class Body {
                  gathered = empty(dtype, count * size_);
     group_.all_gather(mine, gathered, place_.stream()).wait();
     expect("all_gather", gathered, all, 0);
+    gather_in_place(dtype, count, all);
 
     const Buffer out = empty(dtype, count * size_);
     group_.all_to_all(buffer(dtype, elements(dtype, rank_, 0, count * size_)), out, place_.stream())
@@ -330,6 +331,17 @@ class Body {
     group_.send_receive(mine, next, shifted, previous, place_.stream()).wait();
     expect("send_receive", shifted, elements(dtype, previous, 0, count), 0);
     if (size_ >= 2) pass_along(dtype, count);
+  }
+
+  // This rank's part of the result is what it gives; the rest is something else before.
+  void gather_in_place(DType dtype, int64_t count, const std::vector<double>& all) {
+    std::vector<double> before(all.size(), 3.0);
+    std::copy_n(all.begin() + rank_ * count, count, before.begin() + rank_ * count);
+    const Buffer whole = buffer(dtype, before);
+    const auto first = static_cast<size_t>(rank_ * count * core::size_bytes(dtype));
+    const Buffer mine{static_cast<char*>(whole.data) + first, count, dtype};
+    group_.all_gather(mine, whole, place_.stream()).wait();
+    expect("all_gather in place", whole, all, 0);
   }
 
   // Rank 0 sends to every rank, two messages each.

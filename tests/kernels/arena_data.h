@@ -20,7 +20,7 @@ struct ArenaData {
         first(count),
         second(count),
         ema(count),
-        decay(count),
+        decay((count + kernels::kFlagGroup - 1) / kernels::kFlagGroup),
         weights(count) {
     const auto value = [&](uint16_t layer, int64_t i) {
       return 2.0f *
@@ -33,8 +33,8 @@ struct ArenaData {
       first[i] = 0.1f * value(2, i);
       second[i] = 0.01f * (value(3, i) + 1.0f);
       ema[i] = value(4, i);
-      decay[i] = value(5, i) > 0.0f;
     }
+    for (size_t i = 0; i < decay.size(); ++i) decay[i] = value(5, static_cast<int64_t>(i)) > 0.0f;
   }
 
   kernels::Arena arena(bool with_ema, bool with_bf16) {

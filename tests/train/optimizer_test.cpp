@@ -9,6 +9,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/randn_like.h>
+#include <ATen/ops/repeat_interleave.h>
 #include <gtest/gtest.h>
 
 #include "tests/parallel/tiny.h"
@@ -47,7 +48,8 @@ TEST(Optimizer, OneAdamwUpdateFollowsTheFormula) {
   Optimizer optimizer(f.units, adamw(), std::nullopt);
   const at::NoGradGuard no_grad;
   const at::Tensor p = f.units.master().to(at::kDouble), g = f.units.gradient().to(at::kDouble);
-  const at::Tensor decay = f.units.decay_mask().to(at::kDouble);
+  const at::Tensor decay =
+      f.units.decay_mask().to(at::kDouble).repeat_interleave(parallel::kAlignment);
   optimizer.step(0.01, 1, optimizer.gradient_norm(0.0));
   // After the first update m / (1 - b1) = g and v / (1 - b2) = g^2.
   const at::Tensor expected = p - decay * p * (0.01 * 0.1) - g / (g.abs() + 1e-8) * 0.01;

@@ -89,18 +89,9 @@ double wire_elements(const Plan& plan, const std::string& purpose, double width)
   return sum;
 }
 
-const std::vector<std::string> kParameterItems{"weights",
-                                               "weights in slots",
-                                               "gradients",
-                                               "gradients in slots",
-                                               "gradients of passes",
-                                               "gradient sum",
-                                               "flags",
-                                               "master weights",
-                                               "moments",
-                                               "gradient slices",
-                                               "weights published",
-                                               "weight slices"};
+const std::vector<std::string> kParameterItems{
+    "weights", "weights in slots", "gradients", "gradients in slots", "gradient sum",
+    "flags",   "master weights",   "moments",   "gradient slices",    "weight slices"};
 
 /// Bytes of distinct storages among what UnitSet and Optimizer hold.
 double real_bytes(const std::vector<at::Tensor>& tensors) {
@@ -144,12 +135,9 @@ TEST(Plan, BytesOfParametersEqualThoseOfTraining) {
       parallel::Engine engine(*model, recipe, mesh, at::kCPU, bf16 ? at::kBFloat16 : at::kFloat);
       parallel::UnitSet& units = engine.units();
       Optimizer optimizer(engine, recipe.train.optimizer, {});
-      std::vector<at::Tensor> all{units.weights(),  units.autograd_gradient(), units.master(),
-                                  units.gradient(), units.published_piece(),   units.decay_mask()};
-      for (size_t u = 0; u < units.units().size(); ++u) {
-        all.push_back(units.published(u)), all.push_back(units.slice_gradient(u));
-        if (!units.gradient_in_slot(u)) all.push_back(units.sum(u));
-      }
+      std::vector<at::Tensor> all{units.weights(),  units.whole_gradients(), units.master(),
+                                  units.gradient(), units.staying_slices(),  units.decay_mask()};
+      for (size_t u = 0; u < units.units().size(); ++u) all.push_back(units.slice_gradient(u));
       for (const Optimizer::State& state : optimizer.states()) all.push_back(state.arena);
       real[static_cast<size_t>(world.rank())] = real_bytes(all);
     });
@@ -165,33 +153,32 @@ TEST(Plan, BytesOfParametersEqualThoseOfTraining) {
 }
 
 TEST(Plan, StatesFollowTheFormulasOfZero) {
-  // rat-deepspeed 2.4 with fp32 gradients (the estimators' 20 bytes a parameter): 2 compute + 2 gradient + 4 sum + 12.
-  // One byte an element of flags comes on top; padding is below a thousandth at this size.
+  // rat-deepspeed 2.4, 18 bytes a parameter with fp32 gradients: 2 compute + 4 gradient + 12. Flags (a byte for 128
+  // elements) and padding are below a hundredth at this size.
   const double P = 3.0486e9;
   const auto states = [&](const char* strategy, const MeshSizes& sizes) {
     return bytes_of(plan_of(vit_3b(strategy), sizes), kParameterItems) / P;
   };
   const double tolerance = 0.02;  // ends and padding
-  EXPECT_NEAR(states("ddp", {8, 1, 1, 1, 1}), 20 + 1, 21 * tolerance);
-  // zero1: 2 weights + 2 gradients + 4 sum whole; (4 + 4 + 8 + 2 published + 1) / N.
-  EXPECT_NEAR(states("zero1", {1, 8, 1, 1, 1}), 8 + 19.0 / 8, 11 * tolerance);
-  // zero2: 2 P + 19 P / N + two blocks of gradients.
+  EXPECT_NEAR(states("ddp", {8, 1, 1, 1, 1}), 18, 18 * tolerance);
+  // zero1: 2 weights + 4 gradients whole; (4 + 4 + 8) / N.
+  EXPECT_NEAR(states("zero1", {1, 8, 1, 1, 1}), 6 + 16.0 / 8, 8 * tolerance);
+  // zero2: 2 P + 16 P / N + two blocks of gradients.
   const double unit = 4.0 * 2816 * 2816 * 3 / P;
-  EXPECT_NEAR(states("zero2", {1, 8, 1, 1, 1}), 2 + 19.0 / 8 + 2 * 2 * unit, 0.1);
-  // zero3: 19 P / N + two gathered blocks + two of gradients.
-  EXPECT_NEAR(states("zero3", {1, 64, 1, 1, 1}), 19.0 / 64 + 2 * 2 * 2 * unit, 0.05);
+  EXPECT_NEAR(states("zero2", {1, 8, 1, 1, 1}), 2 + 16.0 / 8 + 2 * 4 * unit, 0.1);
+  // zero3: 16 P / N + two gathered blocks + two of gradients.
+  EXPECT_NEAR(states("zero3", {1, 64, 1, 1, 1}), 16.0 / 64 + 2 * (2 + 4) * unit, 0.05);
 }
 
 TEST(Plan, HybridStopDividesStatesByTensorTimesShard) {
-  // fsdp-hybrid-stop 4.3: 16 P / (T F); ours 19 with the fp32 sum, published slice and flags (20 with tensor ranks).
+  // fsdp-hybrid-stop 4.3: 16 P / (T F).
   const config::Recipe recipe = vit_3b("zero3");
   PlanSubject subject(recipe);
   const Plan plan = make_plan(subject, recipe, machine(), {1, 8, 1, 1, 8});
   const double P = static_cast<double>(subject.parameter_count());
-  const double kept =
-      bytes_of(plan, {"gradient sum", "flags", "master weights", "moments", "weights published"});
-  EXPECT_NEAR(kept / P * 64, 20, 20 * 0.02);  // norms, biases and ends are not divided by T
-  EXPECT_LT(kept, 20 * P / 64 * 1.02);
+  const double kept = bytes_of(plan, {"gradient sum", "flags", "master weights", "moments"});
+  EXPECT_NEAR(kept / P * 64, 16, 16 * 0.02);  // norms, biases and ends are not divided by T
+  EXPECT_LT(kept, 16 * P / 64 * 1.02);
   // Nobody holds more than P_unit / T of a gathered block.
   const double unit = 12.0 * 2816 * 2816;
   EXPECT_NEAR(bytes_of(plan, {"weights in slots"}) / (2 * 2), unit / 8, unit / 8 * 0.01);

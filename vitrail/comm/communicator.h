@@ -63,7 +63,7 @@ class Communicator {
   virtual std::string backend() const = 0;
 
   virtual Work all_reduce(Buffer inout, Reduce op, Stream stream = nullptr) = 0;
-  /// out.count == size() * in.count
+  /// out.count == size() * in.count; `in` may be this rank's own part of `out`
   virtual Work all_gather(Buffer in, Buffer out, Stream stream = nullptr) = 0;
   /// in.count == size() * out.count
   virtual Work reduce_scatter(Buffer in, Buffer out, Reduce op, Stream stream = nullptr) = 0;

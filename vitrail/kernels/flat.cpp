@@ -30,15 +30,17 @@ VT_VECTORIZED double sum_all(const float* x, int64_t count) {
 /// A factor instead of a branch, so that an element that does not count may still make the sum NaN: then some rank
 /// counts it.
 VT_VECTORIZED double sum_counted(const float* x, const uint8_t* counted, int64_t count) {
+  static_assert(kFlagGroup % kLanes == 0);
   double lanes[kLanes] = {};
   int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes)
+  for (; i + kLanes <= count; i += kLanes) {
+    const double counts = counted[i / kFlagGroup];
     for (int j = 0; j < kLanes; ++j)
-      lanes[j] += static_cast<double>(counted[i + j]) *
-                  (static_cast<double>(x[i + j]) * static_cast<double>(x[i + j]));
+      lanes[j] += counts * (static_cast<double>(x[i + j]) * static_cast<double>(x[i + j]));
+  }
   for (; i < count; ++i)
-    lanes[0] +=
-        static_cast<double>(counted[i]) * (static_cast<double>(x[i]) * static_cast<double>(x[i]));
+    lanes[0] += static_cast<double>(counted[i / kFlagGroup]) *
+                (static_cast<double>(x[i]) * static_cast<double>(x[i]));
   double sum = 0;
   for (const double lane : lanes) sum += lane;
   return sum;
@@ -55,12 +57,9 @@ void clip_scale_cpu(const double* sum, float max_norm, float* norm, float* scale
   *scale = clip_factor(*norm, max_norm);
 }
 
-VT_VECTORIZED void accumulate_bf16_cpu(float* __restrict sum, uint16_t* __restrict part,
-                                       int64_t begin, int64_t end) {
-  for (int64_t i = begin; i < end; ++i) {
-    sum[i] += from_bf16(part[i]);
-    part[i] = 0;
-  }
+VT_VECTORIZED void add_bf16_cpu(float* __restrict sum, const uint16_t* __restrict part,
+                                int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i) sum[i] += from_bf16(part[i]);
 }
 
 VT_VECTORIZED void add_f32_cpu(float* __restrict sum, const float* __restrict part, int64_t begin,

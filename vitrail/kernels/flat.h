@@ -1,6 +1,6 @@
 #pragma once
-/// Small operations over flat arenas: norm and clipping, accumulation of bf16 gradients, casts. CPU
-/// forms take a range; CUDA forms are asynchronous on `stream`.
+/// Small operations over flat arenas: norm and clipping, sums of gradients, casts. CPU forms take a
+/// range; CUDA forms are asynchronous on `stream`.
 ///
 /// Needs    16-byte aligned device pointers.
 
@@ -8,14 +8,17 @@
 
 namespace vitrail::kernels {
 
+/// Elements that share one flag (a byte): parameters start at multiples of it.
+constexpr int64_t kFlagGroup = 128;
+
 /// Sums are taken in pieces of this many elements, the pieces added in order, so that the result
 /// does not depend on the number of threads.
 constexpr int64_t kSumPiece = 1 << 15;
 /// Partial sums of the CUDA reduction; fixed, so that the result depends on the data alone.
 constexpr int64_t kSumPartials = 1056;
 
-/// Sum of x[i]^2 over one piece, in fp64. `counted`: 1 a byte for elements that count, 0 for those
-/// that do not; null = all count.
+/// Sum of x[i]^2 over one piece, in fp64. `counted`: flag i / kFlagGroup is 1 where x[i] counts, 0
+/// where it does not; null = all count.
 double sum_squares_cpu(const float* x, int64_t count, const uint8_t* counted = nullptr);
 /// *sum = sum of x[i]^2: fp32 within a thread, fp64 across threads and blocks. `partials` holds
 /// kSumPartials doubles; `counted` as above.
@@ -27,11 +30,9 @@ void sum_squares(const float* x, int64_t count, double* partials, double* sum, v
 void clip_scale_cpu(const double* sum, float max_norm, float* norm, float* scale);
 void clip_scale(const double* sum, float max_norm, float* norm, float* scale, void* stream);
 
-/// sum[i] += part[i]; part[i] = 0.
-void accumulate_bf16_cpu(float* sum, uint16_t* part, int64_t begin, int64_t end);
-void accumulate_bf16(float* sum, uint16_t* part, int64_t count, void* stream);
-
 /// sum[i] += part[i].
+void add_bf16_cpu(float* sum, const uint16_t* part, int64_t begin, int64_t end);
+void add_bf16(float* sum, const uint16_t* part, int64_t count, void* stream);
 void add_f32_cpu(float* sum, const float* part, int64_t begin, int64_t end);
 void add_f32(float* sum, const float* part, int64_t count, void* stream);
 

@@ -6,10 +6,12 @@
 /// is the loop to read and to test against, `_range` the vectorised CPU loop over [begin, end) that
 /// callers run on several threads, and the form with a stream the CUDA kernel. Paper    Loshchilov
 /// & Hutter 2019, arXiv:1711.05101, algorithm 2; order of operations as torch.optim. Memory   AdamW
-/// moves 29 bytes an element in fp32, 31 with bf16 compute weights, 8 more with an average. Needs
-/// `count` elements behind every pointer that is not null, 16-byte aligned.
+/// moves 28 bytes an element in fp32, 30 with bf16 compute weights, 8 more with an average. Needs
+/// `count` elements behind every pointer that is not null, 16-byte aligned; a flag for each group.
 
 #include <cstdint>
+
+#include "vitrail/kernels/flat.h"  // kFlagGroup
 
 namespace vitrail::kernels {
 
@@ -17,7 +19,7 @@ namespace vitrail::kernels {
 struct Arena {
   float* master = nullptr;
   const float* gradient = nullptr;
-  const uint8_t* decay = nullptr;    // 1 where weight decay applies
+  const uint8_t* decay = nullptr;    // of each kFlagGroup elements: 1 where weight decay applies
   float* first = nullptr;            // AdamW: mean of gradients; SGD: momentum buffer
   float* second = nullptr;           // AdamW: mean of squared gradients
   float* ema = nullptr;              // optional average of the master weights
@@ -43,7 +45,7 @@ struct AdamwFactors {
 };
 AdamwFactors factors(const AdamwStep& step);
 
-/// p *= 1 - lr wd (where decay is 1); g *= scale; m += (1 - b1)(g - m); v = b2 v + (1 - b2) g g;
+/// p *= 1 - lr wd (where it decays); g *= scale; m += (1 - b1)(g - m); v = b2 v + (1 - b2) g g;
 /// p -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps); ema += (1 - d)(p - ema).
 /// `scale` points to one float beside the arena; 0 means: leave everything as it is.
 void adamw_plain(const Arena& arena, const AdamwStep& step, const float* scale);
@@ -56,7 +58,7 @@ struct SgdStep {
 };
 
 /// As torch.optim.SGD: weight decay is part of the gradient (L2), not decoupled.
-/// g = scale g + wd p (where decay is 1); b = mu b + g; p -= lr b; ema += (1 - d)(p - ema). `scale`
+/// g = scale g + wd p (where it decays); b = mu b + g; p -= lr b; ema += (1 - d)(p - ema). `scale`
 /// as for AdamW.
 void sgd_plain(const Arena& arena, const SgdStep& step, const float* scale);
 void sgd_range(const Arena& arena, const SgdStep& step, const float* scale, int64_t begin,

@@ -14,7 +14,7 @@ void adamw_plain(const Arena& arena, const AdamwStep& step, const float* scale) 
   for (int64_t i = 0; i < arena.count; ++i) {
     const float g = *scale * arena.gradient[i];
     float p = arena.master[i];
-    if (arena.decay[i]) p *= f.keep;
+    if (arena.decay[i / kFlagGroup]) p *= f.keep;
     const float m = arena.first[i] + f.one_minus_beta1 * (g - arena.first[i]);
     const float v = f.beta2 * arena.second[i] + f.one_minus_beta2 * g * g;
     p -= f.step_size * m / (std::sqrt(v) / f.root_correction + f.eps);
@@ -35,7 +35,7 @@ void sgd_plain(const Arena& arena, const SgdStep& step, const float* scale) {
   for (int64_t i = 0; i < arena.count; ++i) {
     float p = arena.master[i];
     float g = *scale * arena.gradient[i];
-    if (arena.decay[i]) g += weight_decay * p;
+    if (arena.decay[i / kFlagGroup]) g += weight_decay * p;
     const float b = momentum * arena.first[i] + g;
     p -= learning_rate * b;
     arena.master[i] = p;

@@ -60,30 +60,37 @@ VT_VECTORIZED void update_moments(const float* __restrict g, float* __restrict m
 }
 
 VT_VECTORIZED void update_weights(float* __restrict p, const float* __restrict m,
-                                  const float* __restrict roots, const uint8_t* __restrict decay,
-                                  int64_t count, const AdamwFactors f) {
+                                  const float* __restrict roots, bool decays, int64_t count,
+                                  const AdamwFactors f) {
+  const float keep = decays ? f.keep : 1.0f;
   for (int64_t i = 0; i < count; ++i) {
-    const float kept = p[i] * (decay[i] != 0 ? f.keep : 1.0f);
+    const float kept = p[i] * keep;
     p[i] = kept - f.step_size * m[i] / (roots[i] / f.root_correction + f.eps);
   }
 }
 
-void update_block(float* p, const float* g, float* m, float* v, const uint8_t* decay, int64_t count,
-                  const AdamwFactors& f, float scale) {
-  float roots[kCacheBlock];
-  update_moments(g, m, v, roots, count, f, scale);
-  square_roots(roots, count);
-  update_weights(p, m, roots, decay, count, f);
-}
-
 VT_VECTORIZED void update_block(float* __restrict p, const float* __restrict g, float* __restrict b,
-                                const uint8_t* __restrict decay, int64_t count, const SgdFactors f,
-                                float scale) {
+                                bool decays, int64_t count, const SgdFactors f, float scale) {
   for (int64_t i = 0; i < count; ++i) {
-    Element e{p[i], g[i], b[i], 0.0f, 0.0f, decay[i] != 0};
+    Element e{p[i], g[i], b[i], 0.0f, 0.0f, decays};
     update(e, f, scale);
     p[i] = e.p;
     b[i] = e.m;
+  }
+}
+
+/// Runs of [begin, begin + count) whose elements share a flag, neighbours with equal flags as one.
+template <class Run>
+void for_each_flag(const uint8_t* flags, int64_t begin, int64_t count, Run&& run) {
+  const int64_t end = begin + count;
+  for (int64_t i = begin; i < end;) {
+    const bool flag = flags[i / kFlagGroup] != 0;
+    int64_t next = i;
+    do next = (next / kFlagGroup + 1) * kFlagGroup;
+    while (next < end && (flags[next / kFlagGroup] != 0) == flag);
+    if (next > end) next = end;
+    run(i, next - i, flag);
+    i = next;
   }
 }
 
@@ -114,8 +121,12 @@ void adamw_range(const Arena& arena, const AdamwStep& step, const float* scale, 
   if (*scale == 0.0f) return;
   const AdamwFactors f = factors(step);
   for_each_block(arena, f.one_minus_ema, begin, end, [&](int64_t i, int64_t count) {
-    update_block(arena.master + i, arena.gradient + i, arena.first + i, arena.second + i,
-                 arena.decay + i, count, f, *scale);
+    float roots[kCacheBlock];
+    update_moments(arena.gradient + i, arena.first + i, arena.second + i, roots, count, f, *scale);
+    square_roots(roots, count);
+    for_each_flag(arena.decay, i, count, [&](int64_t at, int64_t length, bool decays) {
+      update_weights(arena.master + at, arena.first + at, roots + (at - i), decays, length, f);
+    });
   });
 }
 
@@ -124,8 +135,10 @@ void sgd_range(const Arena& arena, const SgdStep& step, const float* scale, int6
   if (*scale == 0.0f) return;
   const SgdFactors f = factors(step);
   for_each_block(arena, f.one_minus_ema, begin, end, [&](int64_t i, int64_t count) {
-    update_block(arena.master + i, arena.gradient + i, arena.first + i, arena.decay + i, count, f,
-                 *scale);
+    for_each_flag(arena.decay, i, count, [&](int64_t at, int64_t length, bool decays) {
+      update_block(arena.master + at, arena.gradient + at, arena.first + at, decays, length, f,
+                   *scale);
+    });
   });
 }
 

@@ -112,7 +112,7 @@ class Engine::Impl {
     const at::NoGradGuard no_grad;
     gatherer_.begin_forward();
     const models::Output output = groups_.mesh().size(Axis::pipeline) > 1
-                                      ? pipeline_.evaluate(batch, draws)
+                                      ? pipeline_.evaluate(batch, draws, taps)
                                       : model_.forward(batch, draws, taps);
     gatherer_.settle();
     return output;
@@ -181,10 +181,11 @@ class Engine::Impl {
   void make_counted() {
     if (groups_.mesh().size(Axis::tensor) == 1) return;
     const bool is_first = groups_.mesh().coordinate(Axis::tensor) == 0;
-    counted_ = at::zeros({units_.kept_count()}, units_.gradient().options().dtype(at::kByte));
+    counted_ =
+        at::zeros({units_.kept_count() / kAlignment}, units_.gradient().options().dtype(at::kByte));
     for (const KeptRun& run : units_.layout().kept_runs())
       if (is_first || run.slot->placement.split != Split::none)
-        counted_.narrow(0, run.kept_offset, run.count).fill_(1);
+        UnitSet::flags_of(counted_, run).fill_(1);
   }
 };
 

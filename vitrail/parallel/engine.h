@@ -45,10 +45,10 @@ class Engine {
 
   /// Ranks that hold the same get the values of the first of them; then publish().
   void broadcast_weights();
-  /// The model computes with these fp32 values (a kept arena, master or average) from now on. In fp32 the arena must stay,
-  /// or, where nothing is divided, its values are copied over the master weights.
+  /// The model computes with these fp32 values (a kept arena, master or average) from now on. The arena must stay; in fp32,
+  /// where nothing is divided, its values are copied over the master weights.
   void publish(const at::Tensor& kept_arena);
-  /// Whoever wrote units().published_piece() says so: it is gathered anew before it is used.
+  /// Whoever updated the arena that is published says so: weights are gathered anew before they are used.
   void weights_changed();
 
   /// Forward and backward of this rank's samples in `micro_batches` pieces, after units().zero_gradients(). Afterwards
@@ -65,7 +65,7 @@ class Engine {
   /// Sum over the ranks among which the kept elements are divided of the squares counted by `own` (fp64 device scalar):
   /// elements that several ranks hold are counted once.
   void sum_over_pieces(at::Tensor& own);
-  /// Elements of the kept arena that this rank counts in norms: 1 byte each; undefined = all.
+  /// What this rank counts in norms: 1 byte for each kAlignment elements of the kept arena; undefined = all.
   at::Tensor counted() const;
 
   /// "zero3 over 4 ranks, 12 units of at most 28.3 M, ..." for the plan that is printed once.

@@ -48,7 +48,7 @@ WeightGatherer::WeightGatherer(UnitSet& units, Groups& groups, const config::Par
 
 void WeightGatherer::weights_changed() {
   if (!gathers_any()) return;
-  outdated_slice_.assign(own_.size(), replicas_ && !units_.host_weights());
+  outdated_slice_.assign(own_.size(), true);
   outdated_own_.assign(own_.size(), group_ != nullptr || replicas_ != nullptr);
   for (Slot& slot : slots_) empty(slot);
   behind_compute_ = true;
@@ -88,34 +88,22 @@ void WeightGatherer::start(comm::Communicator& group, const at::Tensor& in, cons
   work = group.all_gather(buffer_of(in), buffer_of(out), stream_);
 }
 
-/// Puts the pieces of all replicas together to this rank's slice.
-void WeightGatherer::refresh(size_t u) {
-  if (!outdated_slice_[u]) return;
-  outdated_slice_[u] = false;
-  comm::Work work;
-  start(*replicas_, units_.published_piece(u), units_.published(u), work);
-  work.wait();
-}
-
+/// This rank's piece is made in its place, so that gathers are in place: of replicas first, to this rank's slice.
 void WeightGatherer::gather(size_t u, const at::Tensor& whole, comm::Work& work) {
   const TimedScope timed(device_, Lane::gather, stream_, "gather", units_.units()[u].name);
-  HostWeights* host = units_.host_weights();
-  if (!host) {
-    refresh(u);
-    if (group_) start(*group_, units_.published(u), whole, work);
-    return;
+  const bool stays = units_.has_staying_slice(u);
+  const at::Tensor slice = stays ? units_.staying_slice(u) : units_.slice_of(whole, u);
+  at::Tensor ready = slice;
+  if (!stays || outdated_slice_[u]) {
+    ready = units_.published_piece(u, slice, stream_);
+    outdated_slice_[u] = false;
+    if (replicas_) {
+      start(*replicas_, ready, slice, work);
+      ready = slice;
+      if (group_) work.wait();
+    }
   }
-  const Unit& unit = units_.units()[u];
-  const Sharding& sharding = units_.layout().sharding();
-  const int64_t slice_count = unit.kept_count * sharding.kept;
-  const at::Tensor slice = whole.narrow(0, sharding.weights_index * slice_count, slice_count);
-  const at::Tensor piece = slice.narrow(0, sharding.kept_index * unit.kept_count, unit.kept_count);
-  host->fetch(static_cast<int>(u), piece.data_ptr(), stream_);
-  if (replicas_) {
-    start(*replicas_, piece, slice, work);
-    work.wait();
-  }
-  start(*group_, slice, whole, work);
+  if (group_) start(*group_, ready, whole, work);
 }
 
 void WeightGatherer::gather_own(size_t u) {

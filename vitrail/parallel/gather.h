@@ -7,7 +7,9 @@
 ///             block in use, `prefetch_depth` more on their way, so the last ones of forward are still there when backward
 ///             begins. Without limit_all_gathers there is a slot for every block, but no more than prefetch_depth + 1
 ///             blocks stay after their use.
-/// Host        slices in host memory (host_weights.h) are fetched to their place in the whole first.
+/// Pieces      what this rank gives is made in its place in the whole just before: rounded from the fp32 piece, or fetched
+///             from host memory (host_weights.h). Slices that replicas divide further are put together once after each
+///             change and stay (unit.h).
 /// Streams     gathers run on a stream of their own; a slot is written after the event of its last use, and compute waits
 ///             for the event of the gather. The host waits for neither.
 
@@ -35,7 +37,7 @@ class WeightGatherer {
   void after_forward(size_t u);
   void before_backward(size_t u);
   void after_backward(size_t u);
-  /// After the last use before weights change: nothing reads `published` any more once compute has come here.
+  /// After the last use before weights change: nothing reads what is published any more once compute has come here.
   void settle();
 
   int slots() const { return static_cast<int>(slots_.size()); }
@@ -60,7 +62,6 @@ class WeightGatherer {
   };
   bool gathers_any() const { return pieces_ > 1; }
   void wait_for_compute();
-  void refresh(size_t u);
   void gather(size_t u, const at::Tensor& whole, comm::Work& work);
   void gather_own(size_t u);
   void gather_into(int slot, size_t u);
@@ -88,7 +89,7 @@ class WeightGatherer {
   std::vector<Own> own_;              // of each unit
   std::vector<size_t> in_slots_;      // units that take slots, in arena order
   std::vector<int64_t> place_;        // of each unit in in_slots_; -1 = none
-  std::vector<char> outdated_slice_;  // the unit's slice lacks pieces of other replicas
+  std::vector<char> outdated_slice_;  // the unit's staying slice
   std::vector<char> outdated_own_;    // the unit's own memory
   bool behind_compute_ = true;        // gathers do not wait yet for the last change of the weights
   int64_t gathers_ = 0;

@@ -90,8 +90,9 @@ HostOptimizer::Impl::Impl(HostArenas arenas, std::vector<HostRange> units,
       options_(std::move(options)),
       device_(device),
       copies_(options_.copies || device.is_cuda()),
-      halves_(arenas_.published.scalar_type() == at::kBFloat16),
-      apart_(arenas_.published.data_ptr() != arenas_.master.data_ptr()),
+      halves_(!units_.empty() && arenas_.published.at(0).scalar_type() == at::kBFloat16),
+      apart_(!units_.empty() &&
+             arenas_.published.at(0).data_ptr() != bytes_at(arenas_.master, units_[0].offset)),
       in_(side_stream(device)),
       out_(side_stream(device)),
       now_(device),
@@ -105,6 +106,9 @@ HostOptimizer::Impl::Impl(HostArenas arenas, std::vector<HostRange> units,
   VT_REQUIRE(ConfigError, !adamw() || options_.update.betas.size() == 2,
              "[optimizer] train.optimizer.betas must hold 2 numbers but holds {}",
              options_.update.betas.size());
+  VT_CHECK(arenas_.published.size() == units_.size(),
+           "[offload] every unit must have published weights but {} of {} do",
+           arenas_.published.size(), units_.size());
   const int64_t count = arenas_.master.numel();
   const at::NoGradGuard no_grad;
   if (!options_.folder.empty())
@@ -199,8 +203,7 @@ uint16_t* HostOptimizer::Impl::begin_publish(int unit) {
   if (options_.before_publish) options_.before_publish(unit);
   if (!halves_) return nullptr;
   const size_t slot = static_cast<size_t>(unit % kSlots);
-  if (slots_[slot].bytes() == 0)
-    return reinterpret_cast<uint16_t*>(bytes_at(arenas_.published, units_[unit].offset));
+  if (slots_[slot].bytes() == 0) return static_cast<uint16_t*>(arenas_.published[unit].data_ptr());
   slot_free_[slot].synchronize();
   return reinterpret_cast<uint16_t*>(slots_[slot].data());
 }
@@ -210,8 +213,8 @@ void HostOptimizer::Impl::end_publish(int unit) {
   const size_t slot = static_cast<size_t>(unit % kSlots);
   if (!apart_ || (halves_ && slots_[slot].bytes() == 0)) return;
   const void* from = halves_ ? slots_[slot].data() : bytes_at(arenas_.master, range.offset);
-  copy_async(device_, bytes_at(arenas_.published, range.offset), from,
-             range.count * arenas_.published.element_size(), out_);
+  const at::Tensor& published = arenas_.published[unit];
+  copy_async(device_, published.data_ptr(), from, range.count * published.element_size(), out_);
   slot_free_[slot].record(out_);
 }
 
@@ -230,7 +233,7 @@ void HostOptimizer::Impl::update(int unit, std::span<const HostSegment> segments
     kernels::Arena run;
     run.master = arenas_.master.data_ptr<float>() + first;
     run.gradient = gradient_.data_ptr<float>() + first;
-    run.decay = arenas_.decay_mask.data_ptr<uint8_t>() + first;
+    run.decay = arenas_.decay_mask.data_ptr<uint8_t>() + first / kernels::kFlagGroup;
     run.first = moments.first + inside;
     if (moments.second) run.second = moments.second + inside;
     if (moments.ema) run.ema = moments.ema + inside;

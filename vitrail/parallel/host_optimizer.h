@@ -26,16 +26,18 @@
 
 namespace vitrail::parallel {
 
-/// Elements that are updated with one learning rate.
+/// Elements that are updated with one learning rate; it and the units' ranges begin at multiples of kernels::kFlagGroup.
 struct HostSegment {
   int64_t offset = 0, count = 0;
   double learning_rate = 0.0;
 };
 
-/// Kept arenas: `master` and `decay_mask` (a byte each) in host memory, `gradient` fp32 on the device. `published`, fp32
-/// or bf16, is where the model computes from: on the device, or in host memory (HostWeights), or `master` itself.
+/// Kept arenas: `master` and `decay_mask` (a byte for each kernels::kFlagGroup) in host memory, `gradient` fp32 on the
+/// device. `published`, fp32 or bf16, of each unit: where the model's weights are made from, on the device, or in host
+/// memory (HostWeights), or the unit's part of `master` itself.
 struct HostArenas {
-  at::Tensor master, decay_mask, gradient, published;
+  at::Tensor master, decay_mask, gradient;
+  std::vector<at::Tensor> published;
 };
 
 struct HostOptimizerOptions {

@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "vitrail/kernels/flat.h"
 #include "vitrail/models/model.h"
 #include "vitrail/parallel/placement.h"
 
@@ -22,6 +23,7 @@ namespace vitrail::parallel {
 
 /// 256 bytes of bf16 (cuBLASLt presumes it); the same in fp32, so that a layout does not depend on the precision.
 constexpr int64_t kAlignment = 128;
+static_assert(kAlignment == kernels::kFlagGroup);
 
 /// How units are cut. 1 and 1: every rank keeps everything (none, ddp).
 struct Sharding {
@@ -54,7 +56,7 @@ struct Unit {
 struct KeptRun {
   const ParameterSlot* slot = nullptr;
   int64_t start = 0;        // in the rank's local tensor, row-major
-  int64_t kept_offset = 0;  // in the kept arenas
+  int64_t kept_offset = 0;  // in the kept arenas, a multiple of kAlignment
   int64_t count = 0;
 };
 

@@ -32,13 +32,13 @@ void expand(const at::Tensor& out, const at::Tensor& in, void* stream) {
   kernels::expand_bf16_cpu(floats(out), halves(in), 0, in.numel());
 }
 
-/// out += in, which is bf16 or fp32; bf16 is cleared.
+/// out += in, which is bf16 or fp32.
 void add(const at::Tensor& out, const at::Tensor& in, void* stream) {
   const int64_t count = in.numel();
   const bool half = in.scalar_type() == at::kBFloat16;
-  if (in.is_cuda() && half) return kernels::accumulate_bf16(floats(out), halves(in), count, stream);
+  if (in.is_cuda() && half) return kernels::add_bf16(floats(out), halves(in), count, stream);
   if (in.is_cuda()) return kernels::add_f32(floats(out), floats(in), count, stream);
-  if (half) return kernels::accumulate_bf16_cpu(floats(out), halves(in), 0, count);
+  if (half) return kernels::add_bf16_cpu(floats(out), halves(in), 0, count);
   kernels::add_f32_cpu(floats(out), floats(in), 0, count);
 }
 
@@ -101,19 +101,20 @@ void GradientSharder::make_slots() {
   for (size_t u = 0; u < done_.size(); ++u)
     if (units_.gradient_in_slot(u)) largest = std::max(largest, units_.units()[u].count);
   if (largest == 0) return;
-  memory_ = SlotMemory(kSlots, largest, units_.weights().options());
+  memory_ = SlotMemory(kSlots, largest, units_.gradient().options());
   for (int i = 0; i < kSlots; ++i) slots_.emplace_back(device_);
 }
 
-/// Room for a unit or bucket in the other precision and for a slice that is to be added.
+/// Room for a unit or bucket in bf16 and for a slice that is to be added.
 void GradientSharder::make_staging() {
   if (!is_active_) return;
   const auto units = units_.units();
-  int64_t whole = 0, slice = 0, in_slots = 0;
+  int64_t whole = 0, slice = 0;
+  bool has_slots = false;
   for (size_t u = 0; u < units.size(); ++u) {
     whole = std::max(whole, units[u].count);
     slice = std::max(slice, units[u].kept_count * units_.layout().sharding().kept);
-    if (units_.gradient_in_slot(u)) in_slots = std::max(in_slots, units[u].count);
+    has_slots |= units_.gradient_in_slot(u);
   }
   for (const Bucket& bucket : buckets_) {
     int64_t count = 0;
@@ -121,19 +122,17 @@ void GradientSharder::make_staging() {
     whole = std::max(whole, count);
   }
   const auto fp32 = units_.gradient().options(), bf16 = fp32.dtype(at::kBFloat16);
-  const bool computes_in_bf16 = units_.weights().scalar_type() == at::kBFloat16;
   if (in_bf16_) {
     narrow_ = at::empty({whole}, bf16);
     narrow_slice_ = at::empty({slice}, bf16);
-  } else if (in_slots > 0) {
-    if (computes_in_bf16) wide_ = at::empty({in_slots}, fp32);
-    wide_slice_ = at::empty({slice}, fp32);
+  } else if (has_slots) {
+    add_slice_ = at::empty({slice}, fp32);
   }
 }
 
 int64_t GradientSharder::staging_bytes() const {
   size_t bytes = 0;
-  for (const at::Tensor& tensor : {wide_, wide_slice_, narrow_, narrow_slice_})
+  for (const at::Tensor& tensor : {narrow_, narrow_slice_, add_slice_})
     if (tensor.defined()) bytes += tensor.nbytes();
   return static_cast<int64_t>(bytes);
 }
@@ -182,7 +181,6 @@ void GradientSharder::after_backward(size_t u) {
 }
 
 void GradientSharder::pass_done(size_t u) {
-  units_.accumulate(u);
   if (++done_[u] == passes_) all_done(u);
 }
 
@@ -203,12 +201,7 @@ void GradientSharder::tell(size_t u) {
 
 void GradientSharder::end_backward() {
   early_starts_ = starts_;
-  if (in_order_) {
-    complete_ends(units_.units().size());
-  } else {
-    for (size_t u = 0; u < done_.size(); ++u)
-      if (!units_.units()[u].stack) units_.accumulate(u);
-  }
+  if (in_order_) complete_ends(units_.units().size());
   running_ = false;
 }
 
@@ -244,7 +237,7 @@ void GradientSharder::reduce_bucket(const Bucket& bucket) {
   wait_for_compute();
   const TimedScope timed(device_, Lane::reduce, stream_, "reduce up to",
                          units_.units()[bucket.end - 1].name);
-  for (size_t u = bucket.first; u < bucket.end; ++u) sum_partial(u, units_.sum(u));
+  for (size_t u = bucket.first; u < bucket.end; ++u) sum_partial(u, units_.whole_gradient(u));
   if (!all_) {
     for (size_t u = bucket.first; u < bucket.end; ++u) tell(u);
     return;
@@ -260,7 +253,7 @@ void GradientSharder::reduce_bucket(const Bucket& bucket) {
 void GradientSharder::reduce_own(size_t u) {
   wait_for_compute();
   const TimedScope timed(device_, Lane::reduce, stream_, "reduce", units_.units()[u].name);
-  const at::Tensor sum = units_.sum(u);
+  const at::Tensor sum = units_.whole_gradient(u);
   sum_partial(u, sum);
   if (!group_) {  // only replicas divide it
     works_.push_back(scatter(*replicas_, sum, units_.kept_gradient(u), false));
@@ -277,13 +270,10 @@ void GradientSharder::reduce_slot(size_t u) {
   const TimedScope timed(device_, Lane::reduce, stream_, "reduce", units_.units()[u].name);
   const int index = slot_of_[u];
   Slot& slot = slots_[static_cast<size_t>(index)];
-  const at::Tensor narrow = memory_.slot(index, units_.units()[u].count);
-  const at::Tensor gradient = widened(narrow);
-  const bool is_copied = !gradient.is_same(narrow);
-  if (is_copied) slot.free.record(stream_);
+  const at::Tensor gradient = memory_.slot(index, units_.units()[u].count);
   sum_partial(u, gradient);
   slot.work = scatter(*group_, gradient, units_.slice_gradient(u), done_[u] > 1);
-  if (!is_copied) slot.free.record(stream_);
+  slot.free.record(stream_);
   if (done_[u] < passes_) return;
   is_reduced_[u] = true;
   if (replicas_) slot.work.wait();
@@ -300,35 +290,24 @@ void GradientSharder::exchange_slice(size_t u) {
   tell(u);
 }
 
-/// In the precision in which it crosses ranks, if that is the larger one.
-at::Tensor GradientSharder::widened(const at::Tensor& gradient) {
-  if (gradient.scalar_type() == at::kFloat || in_bf16_) return gradient;
-  const at::Tensor wide = wide_.narrow(0, 0, gradient.numel());
-  expand(wide, gradient, stream_);
-  return wide;
-}
-
 /// out (fp32) becomes, or grows by, this rank's slice of the mean of in.
 comm::Work GradientSharder::scatter(comm::Communicator& group, const at::Tensor& in,
                                     const at::Tensor& out, bool adds) {
   at::Tensor from = in, to = out;
   if (in_bf16_) {
+    from = narrow_.narrow(0, 0, in.numel());
     to = narrow_slice_.narrow(0, 0, out.numel());
-    if (in.scalar_type() == at::kFloat) {
-      from = narrow_.narrow(0, 0, in.numel());
-      cast(from, in, stream_);
-    }
+    cast(from, in, stream_);
   } else if (adds) {
-    to = wide_slice_.narrow(0, 0, out.numel());
+    to = add_slice_.narrow(0, 0, out.numel());
   }
   comm::Work work = group.reduce_scatter(buffer_of(from), buffer_of(to), Reduce::average, stream_);
   // Staging memory is used by one reduction at a time: on a GPU by the order of the stream.
-  const bool is_staged = in_bf16_ || adds || (wide_.defined() && in.is_alias_of(wide_));
-  if (!is_staged) return work;
+  if (!in_bf16_ && !adds) return work;
   work.wait();
   if (adds)
     add(out, to, stream_);
-  else if (in_bf16_)
+  else
     expand(out, to, stream_);
   return {};
 }

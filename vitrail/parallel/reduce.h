@@ -8,7 +8,7 @@
 /// Slots       gradients of other blocks lie in one of two slots during their backward; each micro-batch's is
 ///             reduce-scattered over {shard, sequence} and added to the slice that this rank keeps. Replicas exchange
 ///             slices once a step.
-/// Precision   of what crosses ranks: fp32, or bf16 (reduce_precision); sums over micro-batches are fp32.
+/// Precision   gradients are fp32; what crosses ranks is fp32, or bf16 (reduce_precision), rounded just before.
 /// Streams     reductions run on a stream of their own behind events of compute; a slot is cleared after its event.
 
 #include <cstdint>
@@ -72,7 +72,6 @@ class GradientSharder {
   void reduce_slot(size_t u);
   void sum_partial(size_t u, const at::Tensor& gradient);
   void exchange_slice(size_t u);
-  at::Tensor widened(const at::Tensor& gradient);
   comm::Work scatter(comm::Communicator& group, const at::Tensor& in, const at::Tensor& out,
                      bool add);
   comm::Work average(comm::Communicator& group, const at::Tensor& values);
@@ -90,8 +89,8 @@ class GradientSharder {
   SlotMemory memory_;
   std::vector<Slot> slots_;
   size_t next_slot_ = 0;
-  std::vector<int> slot_of_;                              // of each unit during its backward
-  at::Tensor wide_, wide_slice_, narrow_, narrow_slice_;  // staging
+  std::vector<int> slot_of_;                      // of each unit during its backward
+  at::Tensor narrow_, narrow_slice_, add_slice_;  // staging
   std::vector<comm::Work> works_;
 
   bool in_order_ = true, running_ = false;

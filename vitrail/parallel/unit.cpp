@@ -22,12 +22,9 @@ uint16_t* bf16_pointer(const at::Tensor& tensor) {
 constexpr int64_t kGrain = 1 << 16;
 
 /// out = in, rounded.
-void round_to_bf16(const at::Tensor& out, const at::Tensor& in) {
-  if (out.is_cuda()) {
-    kernels::cast_bf16(bf16_pointer(out), in.data_ptr<float>(), in.numel(),
-                       current_stream(out.device()));
-    return;
-  }
+void round_to_bf16(const at::Tensor& out, const at::Tensor& in, void* stream) {
+  if (out.is_cuda())
+    return kernels::cast_bf16(bf16_pointer(out), in.data_ptr<float>(), in.numel(), stream);
   at::parallel_for(0, in.numel(), kGrain, [&](int64_t begin, int64_t end) {
     kernels::cast_bf16_cpu(bf16_pointer(out), in.data_ptr<float>(), begin, end);
   });
@@ -48,18 +45,18 @@ UnitSet::UnitSet(models::Model& model, at::Device device, at::ScalarType compute
   const auto options = at::TensorOptions().device(device);
   allocate_kept(options, memory);
   allocate_whole(options, memory);
-  allocate_published(options, memory);
+  allocate_slices(options, memory);
   take_over(model, memory.initial);
   publish_master();
 }
 
 void UnitSet::allocate_kept(const at::TensorOptions& options, const UnitMemory& memory) {
-  const auto zeros = [&](at::ScalarType type) {
-    return memory.kept_on_host ? pinned_zeros(kept_count(), type, options.device())
-                               : at::zeros({kept_count()}, options.dtype(type));
+  const auto zeros = [&](int64_t count, at::ScalarType type) {
+    return memory.kept_on_host ? pinned_zeros(count, type, options.device())
+                               : at::zeros({count}, options.dtype(type));
   };
-  master_ = zeros(at::kFloat);
-  decay_mask_ = zeros(at::kByte);
+  master_ = zeros(kept_count(), at::kFloat);
+  decay_mask_ = zeros(kept_count() / kAlignment, at::kByte);
   gradient_ = at::zeros({kept_count()}, options.dtype(at::kFloat));
 }
 
@@ -74,41 +71,36 @@ void UnitSet::allocate_whole(const at::TensorOptions& options, const UnitMemory&
     else
       home.weights = weights, weights += unit.count;
     if (memory.gradients_in_slots && unit.stack)
-      home.moving_gradient = MovingTensor(unit.count, compute);
+      home.moving_gradient = MovingTensor(unit.count, options.dtype(at::kFloat));
     else
       home.gradient = gradients, gradients += unit.count;
   }
   const bool fp32 = dtype_ == at::kFloat;
   const bool is_master = fp32 && !is_divided() && master_.device() == options.device();
   weights_ = is_master ? master_ : at::zeros({weights}, compute);
-  autograd_ = fp32 && !is_divided() ? gradient_ : at::zeros({gradients}, compute);
-  if (!is_divided())
-    sum_ = gradient_;
-  else
-    sum_ = fp32 ? autograd_ : at::zeros({gradients}, options.dtype(at::kFloat));
+  whole_gradients_ = is_divided() ? at::zeros({gradients}, options.dtype(at::kFloat)) : gradient_;
 }
 
-void UnitSet::allocate_published(const at::TensorOptions& options, const UnitMemory& memory) {
-  const auto compute = options.dtype(dtype_);
+void UnitSet::allocate_slices(const at::TensorOptions& options, const UnitMemory& memory) {
   const Sharding& sharding = layout_.sharding();
-  const int64_t slices = kept_count() * sharding.kept;
   const bool further = sharding.weights > 1 && sharding.kept > 1;
-  slice_gradient_ = further ? at::zeros({slices}, options.dtype(at::kFloat)) : gradient_;
+  slice_gradient_ =
+      further ? at::zeros({kept_count() * sharding.kept}, options.dtype(at::kFloat)) : gradient_;
   if (memory.weights_on_host) {
     host_weights_ =
         std::make_unique<HostWeights>(kept_count(), kept_ranges(), dtype_, options.device());
-    published_piece_ = host_weights_->published();
     return;
   }
   const bool is_master = dtype_ == at::kFloat && master_.device() == options.device();
-  if (!is_divided())
-    published_piece_ = weights_;
-  else
-    published_piece_ = is_master ? master_ : at::zeros({kept_count()}, compute);
-  if (sharding.weights == 1)
-    published_ = weights_;
-  else
-    published_ = further ? at::zeros({slices}, compute) : published_piece_;
+  written_by_host_ = memory.kept_on_host && !is_master;
+  if (!further && !written_by_host_) return;
+  int64_t slices = 0;
+  for (size_t u = 0; u < homes_.size(); ++u) {
+    if (!weights_in_slot(u)) continue;
+    homes_[u].slice = slices;
+    slices += slice_count(u);
+  }
+  slices_ = at::zeros({slices}, options.dtype(dtype_));
 }
 
 void UnitSet::take_over(models::Model& model, const InitialValues& initial) {
@@ -135,7 +127,7 @@ void UnitSet::take_over(models::Model& model, const InitialValues& initial) {
 void UnitSet::fill(const KeptRun& run, const at::Tensor& local) {
   master_.narrow(0, run.kept_offset, run.count)
       .copy_(local.reshape(-1).narrow(0, run.start, run.count));
-  if (run.slot->decay) decay_mask_.narrow(0, run.kept_offset, run.count).fill_(1);
+  if (run.slot->decay) flags_of(decay_mask_, run).fill_(1);
 }
 
 /// The module's tensors become views; identity, name and place in the module stay.
@@ -147,13 +139,13 @@ void UnitSet::make_views(const std::vector<nn::NamedTensor>& parameters) {
     const Unit& unit = units()[u];
     Home& home = homes_[u];
     const at::Tensor weights = weights_in_slot(u) ? home.moving_weights.tensor() : whole_weights(u);
-    const at::Tensor gradient = gradient_in_slot(u)
-                                    ? home.moving_gradient.tensor()
-                                    : autograd_.narrow(0, home.gradient, unit.count);
+    const at::Tensor gradient =
+        gradient_in_slot(u) ? home.moving_gradient.tensor() : whole_gradient(u);
     for (const ParameterSlot& slot : unit.slots) {
       const int64_t first = slot.offset - unit.offset;
       at::Tensor parameter = by_name.at(slot.name);
       parameter.set_data(weights.narrow(0, first, slot.count).view(slot.shape));
+      parameter.set_grad_dtype(std::nullopt);  // any: autograd adds what it has to fp32
       parameter.mutable_grad() = gradient.narrow(0, first, slot.count).view(slot.shape);
     }
     if (weights_in_slot(u)) home.moving_weights.clear();
@@ -173,41 +165,48 @@ at::Tensor UnitSet::whole_weights(size_t u) const {
   return weights_.narrow(0, homes_[u].weights, units()[u].count);
 }
 
-at::Tensor UnitSet::sum(size_t u) const {
-  return sum_.narrow(0, homes_[u].gradient, units()[u].count);
+at::Tensor UnitSet::whole_gradient(size_t u) const {
+  return whole_gradients_.narrow(0, homes_[u].gradient, units()[u].count);
 }
 
-at::Tensor UnitSet::slice(const at::Tensor& slices, size_t u) const {
-  const int kept = layout_.sharding().kept;
-  return slices.narrow(0, units()[u].kept_offset * kept, units()[u].kept_count * kept);
+int64_t UnitSet::slice_count(size_t u) const {
+  return units()[u].kept_count * layout_.sharding().kept;
+}
+
+at::Tensor UnitSet::slice_of(const at::Tensor& whole, size_t u) const {
+  return whole.narrow(0, layout_.sharding().weights_index * slice_count(u), slice_count(u));
+}
+
+at::Tensor UnitSet::piece_of(const at::Tensor& slice, size_t u) const {
+  const int64_t count = units()[u].kept_count;
+  return slice.narrow(0, layout_.sharding().kept_index * count, count);
+}
+
+at::Tensor UnitSet::staying_slice(size_t u) const {
+  return slices_.narrow(0, homes_[u].slice, slice_count(u));
+}
+
+at::Tensor UnitSet::slice_gradient(size_t u) const {
+  return slice_gradient_.narrow(0, units()[u].kept_offset * layout_.sharding().kept,
+                                slice_count(u));
 }
 
 at::Tensor UnitSet::piece(const at::Tensor& kept, size_t u) const {
   return kept.narrow(0, units()[u].kept_offset, units()[u].kept_count);
 }
 
-at::Tensor UnitSet::view(const at::Tensor& arena, const ParameterSlot& slot) {
-  return arena.narrow(0, slot.offset, slot.count).view(slot.shape);
+at::Tensor UnitSet::flags_of(const at::Tensor& flags, const KeptRun& run) {
+  return flags.narrow(0, run.kept_offset / kAlignment, (run.count + kAlignment - 1) / kAlignment);
 }
 
-void UnitSet::accumulate(size_t u) {
-  if (dtype_ == at::kFloat) return;
-  const int64_t count = units()[u].count;
-  float* sum = sum_.data_ptr<float>() + homes_[u].gradient;
-  uint16_t* part = bf16_pointer(autograd_) + homes_[u].gradient;
-  if (autograd_.is_cuda()) {
-    kernels::accumulate_bf16(sum, part, count, current_stream(autograd_.device()));
-    return;
-  }
-  at::parallel_for(0, count, kGrain, [&](int64_t begin, int64_t end) {
-    kernels::accumulate_bf16_cpu(sum, part, begin, end);
-  });
+at::Tensor UnitSet::view(const at::Tensor& arena, const ParameterSlot& slot) {
+  return arena.narrow(0, slot.offset, slot.count).view(slot.shape);
 }
 
 void UnitSet::zero_gradients() {
   const at::NoGradGuard no_grad;
   std::vector<at::Tensor> cleared;
-  for (const at::Tensor& arena : {gradient_, slice_gradient_, sum_, autograd_}) {
+  for (const at::Tensor& arena : {gradient_, slice_gradient_, whole_gradients_}) {
     bool is_done = false;
     for (const at::Tensor& other : cleared) is_done |= other.is_same(arena);
     if (is_done) continue;
@@ -216,26 +215,47 @@ void UnitSet::zero_gradients() {
   }
 }
 
+at::Tensor UnitSet::published_piece(size_t u, const at::Tensor& slice, void* stream) {
+  const at::Tensor place = piece_of(slice, u);
+  if (host_weights_) {
+    host_weights_->fetch(static_cast<int>(u), place.data_ptr(), stream);
+    return place;
+  }
+  if (written_by_host_) return place;
+  if (dtype_ == at::kFloat) return piece(published_, u);
+  round_to_bf16(place, piece(published_, u), stream);
+  return place;
+}
+
+std::vector<at::Tensor> UnitSet::published_pieces() const {
+  std::vector<at::Tensor> pieces;
+  for (size_t u = 0; u < homes_.size(); ++u) {
+    if (host_weights_)
+      pieces.push_back(piece(host_weights_->published(), u));
+    else if (!written_by_host_)
+      pieces.push_back(piece(master_, u));
+    else
+      pieces.push_back(
+          piece_of(has_staying_slice(u) ? staying_slice(u) : slice_of(whole_weights(u), u), u));
+  }
+  return pieces;
+}
+
 void UnitSet::publish(const at::Tensor& kept_arena) {
   const at::NoGradGuard no_grad;
-  const bool is_elsewhere = published_piece_.device() != kept_arena.device();
-  if (host_weights_)  // the device may still read them
-    for (size_t u = 0; u < homes_.size(); ++u) host_weights_->wait(static_cast<int>(u));
-  if (dtype_ == at::kBFloat16 && !is_elsewhere) {
-    round_to_bf16(published_piece_, kept_arena);
+  if (host_weights_ || written_by_host_) {
+    if (host_weights_)  // the device may still read them
+      for (size_t u = 0; u < homes_.size(); ++u) host_weights_->wait(static_cast<int>(u));
+    const std::vector<at::Tensor> pieces = published_pieces();
+    for (size_t u = 0; u < homes_.size(); ++u) at::Tensor(pieces[u]).copy_(piece(kept_arena, u));
     return;
   }
-  if (is_elsewhere || host_weights_) {
-    published_piece_.copy_(kept_arena);
-    return;
-  }
-  if (!is_divided()) {
-    if (!kept_arena.is_same(weights_)) weights_.copy_(kept_arena);
-    return;
-  }
-  const bool is_slice = published_.is_same(published_piece_);
-  published_piece_ = kept_arena;
-  if (is_slice) published_ = kept_arena;
+  if (is_divided())
+    published_ = kept_arena;
+  else if (dtype_ == at::kBFloat16)
+    round_to_bf16(weights_, kept_arena, current_stream(weights_.device()));
+  else if (!kept_arena.is_same(weights_))
+    weights_.copy_(kept_arena);
 }
 
 }  // namespace vitrail::parallel

@@ -29,7 +29,7 @@ void sum_squares_on_host(const at::Tensor& x, const uint8_t* counted, at::Tensor
     for (int64_t i = begin; i < end; ++i) {
       const int64_t first = i * kernels::kSumPiece;
       part[i] = kernels::sum_squares_cpu(data + first, std::min(kernels::kSumPiece, count - first),
-                                         counted ? counted + first : nullptr);
+                                         counted ? counted + first / kernels::kFlagGroup : nullptr);
     }
   });
   double total = 0;
@@ -100,7 +100,7 @@ void Optimizer::make_host_optimizer() {
   }
   host_ = std::make_unique<parallel::HostOptimizer>(
       parallel::HostArenas{units_.master(), units_.decay_mask(), units_.gradient(),
-                           units_.published_piece()},
+                           units_.published_pieces()},
       units_.kept_ranges(), options, engine_->device());
   engine_->on_gradient([host = host_.get()](size_t unit, void* stream) {
     host->gradient_ready(static_cast<int>(unit), stream);
@@ -155,12 +155,13 @@ kernels::Arena Optimizer::arena(const Segment& segment) const {
   kernels::Arena arena;
   arena.master = units_.master().data_ptr<float>() + first;
   arena.gradient = units_.gradient().data_ptr<float>() + first;
-  arena.decay = units_.decay_mask().data_ptr<uint8_t>() + first;
+  arena.decay = units_.decay_mask().data_ptr<uint8_t>() + first / kernels::kFlagGroup;
   arena.first = first_.data_ptr<float>() + first;
   if (second_.defined()) arena.second = second_.data_ptr<float>() + first;
   if (ema_.defined()) arena.ema = ema_.data_ptr<float>() + first;
-  if (units_.published_piece().scalar_type() == at::kBFloat16)
-    arena.weights_bf16 = static_cast<uint16_t*>(units_.published_piece().data_ptr()) + first;
+  // Divided weights are rounded on their way to the other ranks.
+  if (!units_.is_divided() && units_.weights().scalar_type() == at::kBFloat16)
+    arena.weights_bf16 = static_cast<uint16_t*>(units_.weights().data_ptr()) + first;
   arena.count = segment.count;
   return arena;
 }

@@ -43,7 +43,7 @@ class Optimizer {
 
   /// max_norm <= 0: no clipping. Deterministic: same bits on every rank and every run.
   GradientNorm gradient_norm(double max_norm);
-  /// One update of master weights, moments, EMA, and the compute weights. A non-finite norm leaves
+  /// One update of master weights, moments, EMA, and undivided compute weights. A non-finite norm leaves
   /// all of them as they are (decided on the device). `update_count` is the 1-based count for
   /// Adam's bias correction.
   void step(double learning_rate, int64_t update_count, const GradientNorm& norm);

@@ -240,23 +240,22 @@ double largest_of(const RankView& rank, bool (RankView::*in_slot)(const PlanUnit
 /// What units compute with (parallel/unit.h): memory of their own, slots that they take in turn.
 void add_whole(const RankView& rank, MemoryPlan& plan) {
   const double c = rank.compute_bytes();
-  if (c == 4 && !rank.is_divided()) return;  // one with the master weights and the sum of gradients
+  const bool is_master = c == 4 && !rank.is_divided() && !rank.has_master_on_host();
   const double weights = sum_of(rank, &RankView::weights_in_slot);
   const double gradients = sum_of(rank, &RankView::gradient_in_slot);
   const auto add = [&](const char* name, double bytes, const std::string& note) {
     if (bytes > 0) plan.items.push_back({name, note, bytes});
   };
-  add("weights", weights * c, "whole, of units with memory of their own");
+  if (!is_master) add("weights", weights * c, "whole, of units with memory of their own");
   add("weights in slots", rank.weight_slots() * largest_of(rank, &RankView::weights_in_slot) * c,
       fmt::format("{} blocks gathered at once", rank.weight_slots()));
-  add("gradients", gradients * c, "of one pass, of units with memory of their own");
-  add("gradients in slots", kGradientSlots * largest_of(rank, &RankView::gradient_in_slot) * c,
-      "two blocks: computed, reduced");
-  if (rank.is_divided() && c < 4)
-    add("gradients of passes", gradients * 4, "fp32, of units with memory of their own");
+  if (rank.is_divided())
+    add("gradients", gradients * 4, "fp32, whole, of units with memory of their own");
+  add("gradients in slots", kGradientSlots * largest_of(rank, &RankView::gradient_in_slot) * 4,
+      "fp32, two blocks: computed, reduced");
 }
 
-/// Room for what crosses ranks in another precision, and for a slice that is added (parallel/reduce.h).
+/// Room for what crosses ranks in bf16, and for a slice that is added (parallel/reduce.h).
 void add_staging(const RankView& rank, MemoryPlan& plan) {
   int ranks = 1;
   for (const Axis axis : {Axis::replicate, Axis::shard, Axis::sequence, Axis::tensor})
@@ -270,28 +269,25 @@ void add_staging(const RankView& rank, MemoryPlan& plan) {
   }
   double unit = 0;
   for (const PlanUnit& one : rank.units) unit = std::max(unit, rank.padded(one));
-  const double slice = unit / rank.sharding().weights,
-               in_slots = largest_of(rank, &RankView::gradient_in_slot);
+  const double slice = unit / rank.sharding().weights;
   double bytes = 0;
   if (rank.reduce_bytes() < 4)
     bytes = (whole + slice) * 2;
-  else if (in_slots > 0)
-    bytes = (rank.compute_bytes() < 4 ? in_slots * 4 : 0) + slice * 4;
-  if (bytes > 0)
-    plan.items.push_back(
-        {"reduction buffers", "one unit in the other precision, one slice", bytes});
+  else if (largest_of(rank, &RankView::gradient_in_slot) > 0)
+    bytes = slice * 4;
+  if (bytes > 0) plan.items.push_back({"reduction buffers", "a unit in bf16, a slice", bytes});
 }
 
 void add_slices(const RankView& rank, MemoryPlan& plan) {
-  const double c = rank.compute_bytes(), kept = rank.arena() / rank.sharding().pieces();
-  const double slice = rank.arena() / rank.sharding().weights;
   const bool further = rank.sharding().weights > 1 && rank.sharding().kept > 1;
   if (further)
-    plan.items.push_back({"gradient slices", "fp32, before replicas divide them", slice * 4});
-  if (rank.is_divided() && c < 4)
-    plan.items.push_back({"weights published", "this rank's piece in compute type", kept * c});
-  if (further)
-    plan.items.push_back({"weight slices", "of all replicas, in compute type", slice * c});
+    plan.items.push_back({"gradient slices", "fp32, before replicas divide them",
+                          rank.arena() / rank.sharding().weights * 4});
+  if (rank.has_weights_on_host() || (!further && !rank.has_master_on_host())) return;
+  const double in_slots = rank.arena() - sum_of(rank, &RankView::weights_in_slot);
+  if (in_slots > 0)
+    plan.items.push_back({"weight slices", "in compute type, of blocks in slots",
+                          in_slots / rank.sharding().weights * rank.compute_bytes()});
 }
 
 void add_states(const RankView& rank, MemoryPlan& plan) {
@@ -300,11 +296,15 @@ void add_states(const RankView& rank, MemoryPlan& plan) {
   const bool adamw = train.optimizer.kind == "adamw";
   const double moments = adamw ? 2 : 1;
   plan.items.push_back({"gradient sum", "fp32, this rank's piece", kept * 4});
-  const double flags = rank.size(Axis::tensor) > 1 ? 2 : 1;
-  plan.items.push_back(
-      {"flags", "weight decay, counted in norms: one byte an element each", kept * flags});
-  if (!(rank.recipe.parallel.offload == "none")) {
-    plan.host_bytes += kept * (8 + 4 * moments + (train.ema_decay ? 4 : 0));
+  const double flags = kept / parallel::kAlignment;
+  const bool on_host = rank.has_master_on_host();
+  const double arrays = (on_host ? 0 : 1) + (rank.size(Axis::tensor) > 1 ? 1 : 0);
+  if (arrays > 0)
+    plan.items.push_back(
+        {"flags", "weight decay, counted in norms: a byte for 128 elements", flags * arrays});
+  if (on_host) {
+    plan.host_bytes += kept * (8 + 4 * moments + (train.ema_decay ? 4 : 0)) + flags;
+    if (rank.has_weights_on_host()) plan.host_bytes += kept * rank.compute_bytes();
     return;
   }
   plan.items.push_back({"master weights", "fp32, this rank's piece", kept * 4});

@@ -29,6 +29,11 @@ struct RankView {
   bool weights_in_slot(const PlanUnit& unit) const;
   bool gradient_in_slot(const PlanUnit& unit) const;
   int weight_slots() const;
+  /// Master weights and optimizer state in host memory; this rank's slice of the weights too.
+  bool has_master_on_host() const { return !(recipe.parallel.offload == "none"); }
+  bool has_weights_on_host() const {
+    return recipe.parallel.offload == "parameters" && strategy.weights_in_slots;
+  }
 
   /// Elements of a unit, padded for its slices, and all of them.
   double padded(const PlanUnit& unit) const;

@@ -37,15 +37,15 @@ __global__ void __launch_bounds__(kThreads)
   float sums[4] = {};  // four chains hide the latency of the additions
   for (int64_t i = first; i < packs; i += stride) {
     const float4 value = reinterpret_cast<const float4*>(x)[i];
-    uchar4 mask{};
-    if constexpr (kMasked) mask = reinterpret_cast<const uchar4*>(counted)[i];
-    sums[0] += square<kMasked>(value.x, mask.x);
-    sums[1] += square<kMasked>(value.y, mask.y);
-    sums[2] += square<kMasked>(value.z, mask.z);
-    sums[3] += square<kMasked>(value.w, mask.w);
+    const uint8_t counts = kMasked ? counted[i / (kFlagGroup / 4)] : uint8_t{1};
+    sums[0] += square<kMasked>(value.x, counts);
+    sums[1] += square<kMasked>(value.y, counts);
+    sums[2] += square<kMasked>(value.z, counts);
+    sums[3] += square<kMasked>(value.w, counts);
   }
   const int64_t tail = packs * 4 + first;
-  if (tail < count) sums[0] += square<kMasked>(x[tail], kMasked ? counted[tail] : uint8_t{1});
+  if (tail < count)
+    sums[0] += square<kMasked>(x[tail], kMasked ? counted[tail / kFlagGroup] : uint8_t{1});
   const double sum = block_sum((static_cast<double>(sums[0]) + sums[1]) +
                                (static_cast<double>(sums[2]) + sums[3]));
   if (threadIdx.x == 0) partials[blockIdx.x] = sum;
@@ -64,11 +64,11 @@ __global__ void scale_from_sum(const double* sum, float max_norm, float* norm, f
 }
 
 __global__ void __launch_bounds__(kThreads)
-    add_bf16(float* __restrict__ sum, uint16_t* __restrict__ part, int64_t count) {
+    add_halves(float* __restrict__ sum, const uint16_t* __restrict__ part, int64_t count) {
   const int64_t packs = count / 8;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (i < packs) {
-    uint4 raw = reinterpret_cast<uint4*>(part)[i];
+    const uint4 raw = reinterpret_cast<const uint4*>(part)[i];
     const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
     float4 low = reinterpret_cast<float4*>(sum)[2 * i],
            high = reinterpret_cast<float4*>(sum)[2 * i + 1];
@@ -78,13 +78,9 @@ __global__ void __launch_bounds__(kThreads)
     high.z += from_bf16(words[3] & 0xFFFFu), high.w += from_bf16(words[3] >> 16);
     reinterpret_cast<float4*>(sum)[2 * i] = low;
     reinterpret_cast<float4*>(sum)[2 * i + 1] = high;
-    reinterpret_cast<uint4*>(part)[i] = uint4{0, 0, 0, 0};
   }
   const int64_t tail = packs * 8 + i;
-  if (i < 8 && tail < count) {
-    sum[tail] += from_bf16(part[tail]);
-    part[tail] = 0;
-  }
+  if (i < 8 && tail < count) sum[tail] += from_bf16(part[tail]);
 }
 
 __global__ void __launch_bounds__(kThreads)
@@ -133,45 +129,34 @@ unsigned blocks_for(int64_t packs) { return static_cast<unsigned>(packs / kThrea
 
 void sum_squares(const float* x, int64_t count, double* partials, double* sum, void* stream,
                  const uint8_t* counted) {
-  const auto on = static_cast<cudaStream_t>(stream);
   const auto kernel = counted ? square_partials<true> : square_partials<false>;
-  kernel<<<static_cast<unsigned>(kSumPartials), kThreads, 0, on>>>(x, counted, count, partials);
-  check_launch("sum_squares");
-  add_partials<<<1, kThreads, 0, on>>>(partials, sum);
-  check_launch("sum_squares");
+  launch(kernel, Grid{static_cast<unsigned>(kSumPartials), kThreads, 0, stream}, x, counted, count,
+         partials);
+  launch(add_partials, Grid{1, kThreads, 0, stream}, partials, sum);
 }
 
 void clip_scale(const double* sum, float max_norm, float* norm, float* scale, void* stream) {
-  scale_from_sum<<<1, 1, 0, static_cast<cudaStream_t>(stream)>>>(sum, max_norm, norm, scale);
-  check_launch("clip_scale");
+  launch(scale_from_sum, Grid{1, 1, 0, stream}, sum, max_norm, norm, scale);
 }
 
-void accumulate_bf16(float* sum, uint16_t* part, int64_t count, void* stream) {
+void add_bf16(float* sum, const uint16_t* part, int64_t count, void* stream) {
   if (count == 0) return;
-  add_bf16<<<blocks_for(count / 8), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(sum, part,
-                                                                                      count);
-  check_launch("accumulate_bf16");
+  launch(add_halves, Grid{blocks_for(count / 8), kThreads, 0, stream}, sum, part, count);
 }
 
 void add_f32(float* sum, const float* part, int64_t count, void* stream) {
   if (count == 0) return;
-  add_floats<<<blocks_for(count / 4), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(sum, part,
-                                                                                        count);
-  check_launch("add_f32");
+  launch(add_floats, Grid{blocks_for(count / 4), kThreads, 0, stream}, sum, part, count);
 }
 
 void expand_bf16(float* out, const uint16_t* in, int64_t count, void* stream) {
   if (count == 0) return;
-  widen_bf16<<<blocks_for(count / 4), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(out, in,
-                                                                                        count);
-  check_launch("expand_bf16");
+  launch(widen_bf16, Grid{blocks_for(count / 4), kThreads, 0, stream}, out, in, count);
 }
 
 void cast_bf16(uint16_t* out, const float* in, int64_t count, void* stream) {
   if (count == 0) return;
-  round_bf16<<<blocks_for(count / 4), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(out, in,
-                                                                                        count);
-  check_launch("cast_bf16");
+  launch(round_bf16, Grid{blocks_for(count / 4), kThreads, 0, stream}, out, in, count);
 }
 
 }  // namespace vitrail::kernels

@@ -9,13 +9,19 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kPack = 4;
+static_assert(kFlagGroup % kPack == 0);
 
 template <class Factors>
 constexpr bool kHasSecond = sizeof(Factors) == sizeof(AdamwFactors);
 
 template <class Factors, bool kEma, bool kCast>
 __device__ void update_one(const Arena& arena, const Factors& f, float scale, int64_t i) {
-  Element e{arena.master[i], arena.gradient[i], arena.first[i], 0.0f, 0.0f, arena.decay[i] != 0};
+  Element e{arena.master[i],
+            arena.gradient[i],
+            arena.first[i],
+            0.0f,
+            0.0f,
+            arena.decay[i / kFlagGroup] != 0};
   if constexpr (kHasSecond<Factors>) e.v = arena.second[i];
   if constexpr (kEma) e.ema = arena.ema[i];
   update(e, f, scale);
@@ -31,15 +37,15 @@ __device__ void update_pack(const Arena& arena, const Factors& f, float scale, i
   float4 p = reinterpret_cast<float4*>(arena.master)[pack];
   const float4 g = reinterpret_cast<const float4*>(arena.gradient)[pack];
   float4 m = reinterpret_cast<float4*>(arena.first)[pack];
-  const uchar4 decay = reinterpret_cast<const uchar4*>(arena.decay)[pack];
+  const bool decays = arena.decay[pack / (kFlagGroup / kPack)] != 0;  // one byte for a warp
   float4 v{}, ema{};
   if constexpr (kHasSecond<Factors>) v = reinterpret_cast<float4*>(arena.second)[pack];
   if constexpr (kEma) ema = reinterpret_cast<float4*>(arena.ema)[pack];
 
-  Element e[kPack] = {{p.x, g.x, m.x, v.x, ema.x, decay.x != 0},
-                      {p.y, g.y, m.y, v.y, ema.y, decay.y != 0},
-                      {p.z, g.z, m.z, v.z, ema.z, decay.z != 0},
-                      {p.w, g.w, m.w, v.w, ema.w, decay.w != 0}};
+  Element e[kPack] = {{p.x, g.x, m.x, v.x, ema.x, decays},
+                      {p.y, g.y, m.y, v.y, ema.y, decays},
+                      {p.z, g.z, m.z, v.z, ema.z, decays},
+                      {p.w, g.w, m.w, v.w, ema.w, decays}};
 #pragma unroll
   for (int j = 0; j < kPack; ++j) update(e[j], f, scale);
 
@@ -68,31 +74,28 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class Factors>
-void launch(const Arena& arena, const Factors& f, const float* scale, void* stream,
-            const char* name) {
+void start(const Arena& arena, const Factors& f, const float* scale, void* stream) {
   if (arena.count == 0) return;
   const int64_t packs = arena.count / kPack;
-  const auto blocks = static_cast<unsigned>(packs / kThreads + 1);
-  const auto on = static_cast<cudaStream_t>(stream);
+  const Grid grid{static_cast<unsigned>(packs / kThreads + 1), kThreads, 0, stream};
   if (arena.ema && arena.weights_bf16)
-    update_arena<Factors, true, true><<<blocks, kThreads, 0, on>>>(arena, f, scale);
+    launch(update_arena<Factors, true, true>, grid, arena, f, scale);
   else if (arena.ema)
-    update_arena<Factors, true, false><<<blocks, kThreads, 0, on>>>(arena, f, scale);
+    launch(update_arena<Factors, true, false>, grid, arena, f, scale);
   else if (arena.weights_bf16)
-    update_arena<Factors, false, true><<<blocks, kThreads, 0, on>>>(arena, f, scale);
+    launch(update_arena<Factors, false, true>, grid, arena, f, scale);
   else
-    update_arena<Factors, false, false><<<blocks, kThreads, 0, on>>>(arena, f, scale);
-  check_launch(name);
+    launch(update_arena<Factors, false, false>, grid, arena, f, scale);
 }
 
 }  // namespace
 
 void adamw(const Arena& arena, const AdamwStep& step, const float* scale, void* stream) {
-  launch(arena, factors(step), scale, stream, "adamw");
+  start(arena, factors(step), scale, stream);
 }
 
 void sgd(const Arena& arena, const SgdStep& step, const float* scale, void* stream) {
-  launch(arena, factors(step), scale, stream, "sgd");
+  start(arena, factors(step), scale, stream);
 }
 
 }  // namespace vitrail::kernels
