@@ -209,12 +209,13 @@ Arenas on(at::Device device, at::ScalarType type) {
   const bool gpu = device.is_cuda();
   const auto arena = [&](const at::Tensor& values) {
     if (gpu) return values.clone();
-    const at::Tensor host = pinned_zeros(kCount, values.scalar_type(), kGpu);
+    const at::Tensor host = pinned_zeros(values.numel(), values.scalar_type(), kGpu);
     host.copy_(values);
     return host;
   };
   const at::Tensor zeros = at::zeros({kCount}, at::TensorOptions(kGpu).dtype(at::kFloat));
-  Arenas arenas{arena(numbers(1, {kCount})), arena(numbers(2, {kCount}).gt(0.0).to(at::kByte)),
+  Arenas arenas{arena(numbers(1, {kCount})),
+                arena(numbers(2, {kCount / kernels::kFlagGroup}).gt(0.0).to(at::kByte)),
                 arena(zeros), arena(zeros), arena(numbers(1, {kCount}))};
   arenas.published = numbers(1, {kCount}).to(type);
   return arenas;
@@ -238,7 +239,10 @@ void expect_equal_update(at::ScalarType type, const std::string& folder) {
   options.update.weight_decay = 0.1;
   options.ema_decay = 0.9;
   options.folder = folder;
-  HostOptimizer optimizer({host.master, host.mask, gradient, host.published}, units, options, kGpu);
+  std::vector<at::Tensor> published;
+  for (const HostRange& unit : units)
+    published.push_back(host.published.narrow(0, unit.offset, unit.count));
+  HostOptimizer optimizer({host.master, host.mask, gradient, published}, units, options, kGpu);
   kernels::Arena run;
   run.master = device.master.data_ptr<float>();
   run.gradient = gradient.data_ptr<float>();

@@ -23,6 +23,8 @@ TEST(BenchOptimizer, ChecksItsAnswerAndReportsRates) {
   EXPECT_GT(result.ms, 0.0);
   EXPECT_GT(result.copy_ratio, 0.0);
   EXPECT_GT(result.aten_ratio, 0.0);
+  EXPECT_EQ(result.moments_differ, 0);
+  EXPECT_GT(result.fp8_moments_ms, 0.0);
   EXPECT_EQ(nlohmann::json::parse(to_json(result)).at("count"), 100'003);
 }
 

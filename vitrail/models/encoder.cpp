@@ -93,6 +93,10 @@ at::Tensor key_mask(const config::Model& options, const data::Batch& batch,
   return at::cat({at::ones({real_BK.size(0), prefix}, real_BK.options()), real_BK}, 1);
 }
 
+bool key_mask_is_prefix(const config::Model& options) {
+  return options.num_leaves() == options.adaptive.fixed_length;
+}
+
 Encoder::Encoder(const config::Model& options)
     : options_(options),
       prefix_(models::prefix_tokens(options)),
@@ -173,6 +177,7 @@ nn::Context Encoder::context(const data::Batch& batch, const nn::Draws& draws,
   nn::Context context = draws;
   context.rotary = rotary_.on(device, keep_BK);
   context.key_mask_BT = key_mask(options_, batch, keep_BK);
+  context.key_mask_is_prefix = key_mask_is_prefix(options_) && !keep_BK.defined();
   return context;
 }
 
@@ -240,24 +245,39 @@ nn::Context EncoderModel::trunk_context(int, const Flow& flow, const Known& know
 }
 
 void EncoderModel::run_end(int t, Flow& flow, const Known& known, Taps& tap, Output& out) {
-  if (t == 0)
+  if (t == 0) {
     begin(flow, known, tap);
-  else if (t < static_cast<int>(trunks_.size()))
+    tap.offer("embed", flow.x_BTD);
+  } else if (t < static_cast<int>(trunks_.size())) {
     between(flow, known, tap);
-  else
+  } else {
     conclude(flow, known, tap, out);
+  }
+}
+
+Taps EncoderModel::make_taps(const std::vector<std::string>& wanted,
+                             std::map<std::string, at::Tensor>& found) const {
+  std::vector<std::pair<std::string, int>> depths;
+  for (const Trunk& trunk : trunks_) depths.emplace_back(trunk.name, trunk.blocks->depth());
+  return {wanted, end_taps(), depths, found};
+}
+
+void EncoderModel::check_taps(const std::vector<std::string>& wanted) const {
+  std::map<std::string, at::Tensor> none;
+  make_taps(wanted, none);
+}
+
+std::string EncoderModel::tap_of_block(int trunk, int block) const {
+  return fmt::format("{}.{}", trunks_[static_cast<size_t>(trunk)].name, block);
 }
 
 Output EncoderModel::run_all(const Known& known, const std::vector<std::string>& wanted) {
   Output out;
-  std::vector<std::pair<std::string, int>> depths;
-  for (const Trunk& trunk : trunks_) depths.emplace_back(trunk.name, trunk.blocks->depth());
-  Taps tap(wanted, end_taps(), depths, out.taps);
+  Taps tap = make_taps(wanted, out.taps);
   const int last = static_cast<int>(trunks_.size());
   Flow flow;
   for (int t = 0; t < last; ++t) {
     run_end(t, flow, known, tap, out);
-    if (t == 0) tap.offer("embed", flow.x_BTD);
     flow.x_BTD = tap.run(trunks_[t].name, *trunks_[t].blocks, flow.x_BTD,
                          trunk_context(t, flow, known), taps(t), &flow.inner);
   }
@@ -276,9 +296,8 @@ nn::Context EncoderModel::context(int t, const Flow& flow, const data::Batch& ba
 }
 
 void EncoderModel::run_end(int t, Flow& flow, const data::Batch& batch, const nn::Draws& draws,
-                           Output& out) {
-  std::map<std::string, at::Tensor> none;
-  Taps tap({}, {}, {}, none);
+                           Output& out, const std::vector<std::string>& wanted) {
+  Taps tap = make_taps(wanted, out.taps);
   const bool is_last = t == static_cast<int>(trunks_.size());
   const Asks who = t == 0 ? Asks::begin : is_last ? Asks::conclude : Asks::between;
   run_end(t, flow, know(batch, draws, who), tap, out);

@@ -75,6 +75,8 @@ class Positions {
 /// bool [B, prefix + L or K]: false for padding leaves; undefined without adaptive patching.
 at::Tensor key_mask(const config::Model& options, const data::Batch& batch,
                     const at::Tensor& keep_BK = {});
+/// Whether real tokens come first in that mask where no patch is dropped: padding ends each tree, so of one tree.
+bool key_mask_is_prefix(const config::Model& options);
 
 class Encoder : public nn::Module {
  public:
@@ -144,8 +146,10 @@ class EncoderModel : public Model, public Chain {
   std::vector<nn::Stack*> trunks() override { return stacks(); }
   nn::Context context(int t, const Flow& flow, const data::Batch& batch,
                       const nn::Draws& draws) override;
-  void run_end(int t, Flow& flow, const data::Batch& batch, const nn::Draws& draws,
-               Output& out) override;
+  void run_end(int t, Flow& flow, const data::Batch& batch, const nn::Draws& draws, Output& out,
+               const std::vector<std::string>& wanted) override;
+  std::string tap_of_block(int trunk, int block) const override;
+  void check_taps(const std::vector<std::string>& wanted) const override;
   int end_of(const std::string& unit) const override;
 
   /// Makes the leaves that the batch lacks; every forward of a derived model begins with with_leaves likewise.
@@ -196,6 +200,8 @@ class EncoderModel : public Model, public Chain {
     nn::Stack* blocks = nullptr;
   };
   void run_end(int t, Flow& flow, const Known& known, Taps& tap, Output& out);
+  Taps make_taps(const std::vector<std::string>& wanted,
+                 std::map<std::string, at::Tensor>& found) const;
 
   std::vector<Trunk> trunks_;
 };

@@ -170,6 +170,7 @@ nn::Context Mae::trunk_context(int t, const Flow& flow, const Known& known) {
   nn::Context context = known.draws;
   context.rotary = decoder_rotary_.on(flow.x_BTD.device());
   context.key_mask_BT = key_mask(options_, known.batch);
+  context.key_mask_is_prefix = key_mask_is_prefix(options_);
   return context;
 }
 

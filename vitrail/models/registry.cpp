@@ -79,7 +79,7 @@ std::shared_ptr<Model> make_model_shapes(const config::Model& options) {
 
 void configure(Model& model, const config::Train& train) {
   for (nn::Stack* stack : model.stacks()) {
-    stack->set_engine(nn::autograd_engine(nn::engine_options(train)));
+    stack->set_engine(nn::block_engine(train, nn::engine_options(train)));
     for (int i = 0; i < stack->depth(); ++i) {
       if (train.attention == "plain")
         stack->block(i).attention().set_attend([](const at::Tensor& q, const at::Tensor& k,

@@ -28,6 +28,13 @@ Attention::Attention(const AttentionOptions& options) : options_(options), atten
       "proj", std::make_shared<Linear>(options.width, options.width, options.proj_bias));
 }
 
+bool Attention::is_library_core() const {
+  using Core = at::Tensor (*)(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                              const at::Tensor&);
+  const Core* core = attend_.target<Core>();
+  return !divided_ && core && *core == &ops::sdpa;
+}
+
 at::Tensor Attention::attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                              const Context& context) const {
   const int64_t tokens = context.window.whole > 0 ? context.window.whole : q.size(2);

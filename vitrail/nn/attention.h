@@ -66,12 +66,21 @@ class Attention : public Module {
   void set_divided_attend(DividedAttend attend) { divided_ = std::move(attend); }
   /// Runs the qkv layer from now on; empty: plainly. The tokens that come out may be more than went in.
   void set_enter(SharedInput enter) { enter_ = std::move(enter); }
-  Linear& qkv() { return *qkv_; }
-  Linear& proj() { return *proj_; }
-
- private:
+  /// What lies between q, k, v of the heads that are here (normed and turned) and their results, laid out as Attend
+  /// says: the core, attention dropout, exchanges of divided tokens.
   at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                     const Context& context) const;
+  bool has_enter() const { return static_cast<bool>(enter_); }
+  /// Whether attend() is ops::sdpa and nothing else (but for attention dropout).
+  bool is_library_core() const;
+  /// num_kv_heads is never 0.
+  const AttentionOptions& options() const { return options_; }
+  Linear& qkv() { return *qkv_; }
+  Linear& proj() { return *proj_; }
+  const Norm* q_norm() const { return q_norm_.get(); }  // null: none
+  const Norm* k_norm() const { return k_norm_.get(); }
+
+ private:
 
   AttentionOptions options_;
   Attend attend_;

@@ -66,13 +66,20 @@ at::Tensor Block::attention_input(const at::Tensor& x_BLD, const Context& contex
   return x_BLD + cond_->forward(at::silu(context.condition_BD)).unsqueeze(1);
 }
 
+at::Tensor Block::branch_gamma(int branch) const {
+  const LayerScale* scale = branch == 0 ? ls1_.get() : ls2_.get();
+  return scale ? scale->gamma() : at::Tensor();
+}
+
+core::DrawKey Block::drop_path_key(const Draws& draws, int branch) const {
+  return draws.key(core::Stream::drop_path, static_cast<uint16_t>(2 * options_.index + branch));
+}
+
 at::Tensor Block::finish_branch(at::Tensor y_BLD, const LayerScale* scale, const Draws& draws,
                                 int branch) const {
   if (scale) y_BLD = scale->forward(y_BLD);
   if (!draws.training) return y_BLD;
-  const auto layer = static_cast<uint16_t>(2 * options_.index + branch);
-  return ops::drop_path(y_BLD, options_.drop_path, draws.key(core::Stream::drop_path, layer),
-                        draws.sample_ids);
+  return ops::drop_path(y_BLD, options_.drop_path, drop_path_key(draws, branch), draws.sample_ids);
 }
 
 at::Tensor Block::forward(const at::Tensor& x_BLD, const Context& context) const {

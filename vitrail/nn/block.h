@@ -45,6 +45,7 @@ class LayerScale : public Module {
  public:
   explicit LayerScale(int64_t width) : gamma_(register_parameter("gamma", {width})) {}
   at::Tensor forward(const at::Tensor& x) const { return x.mul(gamma_); }
+  const at::Tensor& gamma() const { return gamma_; }
 
  private:
   at::Tensor gamma_;
@@ -61,6 +62,13 @@ class Block : public Module {
   Attention& attention() { return *attn_; }
   Mlp& mlp() { return *mlp_; }
   const BlockOptions& options() const { return options_; }
+  const Norm& norm1() const { return *norm1_; }
+  const Norm& norm2() const { return *norm2_; }
+  /// LayerScale's factor of a branch (0 attention, 1 MLP); undefined: none.
+  at::Tensor branch_gamma(int branch) const;
+  /// Of the draws of a branch's drop-path.
+  core::DrawKey drop_path_key(const Draws& draws, int branch) const;
+  const Linear* cond() const { return cond_.get(); }  // null unless conditioned
 
  private:
   at::Tensor attention_input(const at::Tensor& x_BLD, const Context& context) const;

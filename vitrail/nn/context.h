@@ -26,6 +26,7 @@ struct Context : Draws {
   TokenWindow window;
   at::Tensor
       key_mask_BT;  // bool, true = a real token; undefined = all are. Others are not attended to.
+  bool key_mask_is_prefix = false;  // known: the real tokens of every sample come first
   at::Tensor
       condition_BD;  // what conditioned blocks add; its gradient flows back through the stack
 };

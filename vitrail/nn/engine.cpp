@@ -11,6 +11,7 @@
 #include "vitrail/config/recipe.h"
 #include "vitrail/core/error.h"
 #include "vitrail/core/log.h"
+#include "vitrail/nn/fused_engine.h"
 #include "vitrail/ops/attention_kept.h"
 
 namespace vitrail::nn {
@@ -42,15 +43,7 @@ class AutogradEngine : public BlockEngine {
              options.every);
   }
 
-  std::string name() const override {
-    std::string name = "autograd";
-    if (options_.recompute == Recompute::block) name += ", blocks recomputed";
-    if (options_.recompute == Recompute::every_k)
-      name += fmt::format(", one of {} blocks recomputed", options_.every);
-    if (options_.recompute == Recompute::selective)
-      name += ", blocks recomputed but for attention's core";
-    return options_.store ? name + ", what they keep in host memory" : name;
-  }
+  std::string name() const override { return "autograd" + recompute_words(options_); }
 
   at::Tensor forward(Block& block, const at::Tensor& x_BLD, const Context& context, int i,
                      Saved& keep) override {
@@ -143,6 +136,22 @@ EngineOptions engine_options(const config::Train& train) {
   if (train.recompute == "every_k") options.recompute = Recompute::every_k;
   if (train.recompute == "selective") options.recompute = Recompute::selective;
   return options;
+}
+
+std::string recompute_words(const EngineOptions& options) {
+  std::string words;
+  if (options.recompute == Recompute::block) words = ", blocks recomputed";
+  if (options.recompute == Recompute::every_k)
+    words = fmt::format(", one of {} blocks recomputed", options.every);
+  if (options.recompute == Recompute::selective)
+    words = ", blocks recomputed but for attention's core";
+  return options.store ? words + ", what they keep in host memory" : words;
+}
+
+std::unique_ptr<BlockEngine> block_engine(const config::Train& train,
+                                          const EngineOptions& options) {
+  if (train.engine == "fused") return fused_engine(options, fused_options(train));
+  return autograd_engine(options);
 }
 
 std::unique_ptr<BlockEngine> autograd_engine(const EngineOptions& options) {

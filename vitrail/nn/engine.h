@@ -15,6 +15,7 @@
 /// Paper    Chen et al. 2016, arXiv:1604.06174; selective: Korthikanti et al. 2022, arXiv:2205.05198.
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -59,8 +60,13 @@ struct EngineOptions {
 
 /// What the training section says: recompute and recompute_every.
 EngineOptions engine_options(const config::Train& train);
+/// What is recomputed and where the rest is kept, in words to append to an engine's name.
+std::string recompute_words(const EngineOptions& options);
 
 /// The reference engine: plain ATen under a local graph; any device, every option.
 std::unique_ptr<BlockEngine> autograd_engine(const EngineOptions& options = {});
+
+/// The engine that train.engine names; auto: autograd.
+std::unique_ptr<BlockEngine> block_engine(const config::Train& train, const EngineOptions& options);
 
 }  // namespace vitrail::nn

@@ -38,6 +38,8 @@ class Linear : public Module {
   /// The same for a layer whose product another function computes (SharedInput).
   void set_outputs(Part outputs) { outputs_ = outputs; }
   Part outputs() const { return outputs_; }
+  /// Whether nobody stands in the plain product's place.
+  bool is_plain() const { return !product_; }
   const at::Tensor& weight() const { return weight_; }
   const at::Tensor& bias() const { return bias_; }
 

@@ -35,6 +35,8 @@ class Mlp : public Module {
   /// The layers that read the input, gate first; `enter` runs them from now on (empty: each for itself).
   std::vector<Linear*> inputs() const;
   void set_enter(SharedInput enter) { enter_ = std::move(enter); }
+  bool has_enter() const { return static_cast<bool>(enter_); }
+  const MlpOptions& options() const { return options_; }
   Linear& fc2() { return *fc2_; }
 
  private:

@@ -22,6 +22,9 @@ class Norm : public Module {
   Norm(int64_t width, const NormOptions& options);
   /// x [..., width] -> the same shape
   at::Tensor forward(const at::Tensor& x) const;
+  const NormOptions& options() const { return options_; }
+  const at::Tensor& weight() const { return weight_; }
+  const at::Tensor& bias() const { return bias_; }  // undefined: none
 
  private:
   NormOptions options_;

@@ -178,17 +178,17 @@ HostActivations::Counts HostActivations::counts() const { return state_->counts;
 
 ActivationOffload::ActivationOffload(models::Model& model, const config::Train& train,
                                      at::Device device)
-    : options_(nn::engine_options(train)) {
+    : train_(train) {
   if (!train.offload_activations || device.is_cpu()) return;
   store_ = std::make_unique<HostActivations>(device);
   stacks_ = model.stacks();
-  nn::EngineOptions with_store = options_;
+  nn::EngineOptions with_store = nn::engine_options(train_);
   with_store.store = store_.get();
-  for (nn::Stack* stack : stacks_) stack->set_engine(nn::autograd_engine(with_store));
+  for (nn::Stack* stack : stacks_) stack->set_engine(nn::block_engine(train_, with_store));
 }
 
 ActivationOffload::~ActivationOffload() {
-  for (nn::Stack* stack : stacks_) stack->set_engine(nn::autograd_engine(options_));
+  for (nn::Stack* stack : stacks_) stack->set_engine(nn::block_engine(train_, nn::engine_options(train_)));
 }
 
 }  // namespace vitrail::parallel

@@ -55,7 +55,7 @@ class ActivationOffload {
 
  private:
   std::vector<nn::Stack*> stacks_;
-  nn::EngineOptions options_;
+  config::Train train_;
   std::unique_ptr<HostActivations> store_;
 };
 

@@ -21,6 +21,7 @@
 #include "vitrail/train/loop_parts.h"
 #include "vitrail/train/step.h"
 #include "vitrail/train/trace.h"
+#include "vitrail/train/tuning.h"
 #include <nlohmann/json.hpp>
 
 namespace vitrail::train {
@@ -29,14 +30,17 @@ namespace {
 constexpr double kGib = 1073741824.0;
 
 /// Ranks that share samples draw the same ones: torch's generators start alike.
-data::Batch random_batch(const config::Recipe& recipe, const comm::Mesh& mesh, at::Device device) {
+data::Batch random_batch(const config::Recipe& recipe, models::Task task, const comm::Mesh& mesh,
+                         at::Device device) {
   const int64_t count = recipe.data.batch_size / mesh.data_size();
-  std::vector<int64_t> shape{count, recipe.model.in_channels};
-  shape.insert(shape.end(), recipe.model.image_size.begin(), recipe.model.image_size.end());
+  const std::vector<int64_t>& sides = recipe.model.image_size;
+  std::vector<int64_t> image{count, recipe.model.in_channels}, label{count};
+  image.insert(image.end(), sides.begin(), sides.end());
+  if (task == models::Task::segmentation) label.insert(label.end(), sides.begin(), sides.end());
   const auto whole = at::TensorOptions().device(device).dtype(at::kLong);
   data::Batch batch;
-  batch.image = at::randn(shape, whole.dtype(at::kFloat));
-  batch.label = at::randint(std::max<int64_t>(recipe.model.num_classes, 1), {count}, whole);
+  batch.image = at::randn(image, whole.dtype(at::kFloat));
+  batch.label = at::randint(std::max<int64_t>(recipe.model.num_classes, 1), label, whole);
   batch.sample_ids = at::arange(mesh.data_rank() * count, (mesh.data_rank() + 1) * count, whole);
   return batch;
 }
@@ -87,7 +91,9 @@ StepBench bench_step(const config::ResolvedRecipe& resolved, comm::Communicator&
   const ModelFacts facts = facts_of(*model);
   std::optional<ShapeRecorder> recorder;
   if (options.ceiling)
-    recorder.emplace(*model, [&] { return nn::autograd_engine(nn::engine_options(recipe.train)); });
+    recorder.emplace(*model, [&] {
+      return nn::block_engine(recipe.train, nn::engine_options(recipe.train));
+    });
 
   const at::ScalarType dtype = compute_dtype(recipe.train);
   parallel::Engine engine(*model, recipe, mesh, device, dtype,
@@ -109,10 +115,14 @@ StepBench bench_step(const config::ResolvedRecipe& resolved, comm::Communicator&
       .ranks = world.size(),
       .batch_size = recipe.data.batch_size,
       .tokens = facts.tokens};
-  const data::Batch batch = random_batch(recipe, mesh, device);
+  const data::Batch batch = random_batch(recipe, model->task(), mesh, device);
   const auto run = [&] { step.run(batch); };
   parallel::reset_peak_memory(device);
-  for (int64_t i = 0; i < options.warmup; ++i) run();
+  Tuning tuning(*model, recipe.train, device, "");
+  for (int64_t i = 0; i < options.warmup; ++i) {
+    run();
+    tuning.after_step(world.rank() == 0);
+  }
   parallel::synchronize(device);
   world.barrier();
   std::vector<double> times = time_each(device, options.steps, run);

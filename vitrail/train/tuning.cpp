@@ -1,0 +1,50 @@
+#include "vitrail/train/tuning.h"
+
+#include <filesystem>
+#include <utility>
+
+#include "vitrail/core/log.h"
+#include "vitrail/kernels/gemm.h"
+#include "vitrail/nn/fused_engine.h"
+#include "vitrail/ops/packed_attention.h"
+#include "vitrail/ops/product.h"
+
+namespace vitrail::train {
+namespace {
+
+/// Of the first trunk; null: it does not run fused.
+const nn::FusedEngine* fused_engine_of(models::Model& model) {
+  for (nn::Stack* stack : model.stacks())
+    if (const auto* fused = dynamic_cast<const nn::FusedEngine*>(&stack->engine())) return fused;
+  return nullptr;
+}
+
+}  // namespace
+
+Tuning::Tuning(models::Model& model, const config::Train& options, at::Device device,
+               const std::string& table)
+    : model_(model),
+      device_(device),
+      seconds_(options.tune_seconds),
+      table_(options.tuning_table.empty() ? table : options.tuning_table),
+      is_due_(device.is_cuda() && fused_engine_of(model)) {
+  if (!is_due_ || table_.empty() || !std::filesystem::exists(table_)) return;
+  const int known = ops::gemm_library(device_).load(table_);
+  core::log_info("matrix products: {} choices of {} fit this device and library", known, table_);
+}
+
+void Tuning::after_step(bool writes) {
+  if (!std::exchange(is_due_, false)) return;
+  if (seconds_ > 0) ops::tune_products(device_, seconds_);
+  kernels::GemmLibrary& library = ops::gemm_library(device_);
+  for (const kernels::GemmChoice& choice : library.choices())
+    core::log_info("product [{} x {} x {}]{}{}: {}, {:.3f} ms (the library's own choice {:.3f})",
+                   choice.shape.m, choice.shape.n, choice.shape.k,
+                   choice.shape.has_bias ? " + bias" : "", choice.shape.adds ? " + sum" : "",
+                   choice.algorithm, choice.ms, choice.first_ms);
+  core::log_info("{}", ops::attention_choices());
+  core::log_info("{}", fused_engine_of(model_)->describe());
+  if (writes && seconds_ > 0 && !table_.empty()) library.save(table_);
+}
+
+}  // namespace vitrail::train
