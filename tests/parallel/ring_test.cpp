@@ -2,11 +2,14 @@
 
 #include <cstdio>
 
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 #include "tests/parallel/divided_attention.h"
 #include "vitrail/core/error.h"
+#include "vitrail/ops/attention_kept.h"
 #include "vitrail/parallel/ring_block.h"
+#include "vitrail/parallel/timeline.h"
 
 namespace vitrail::parallel {
 namespace {
@@ -69,6 +72,59 @@ TEST(Ring, LargeScoresDoNotOverflow) {
     const double difference = (y - own(expected)).abs().max().item().toDouble();
     EXPECT_LE(difference, kAllowed64);  // false for NaN too
   });
+}
+
+/// Shifts that this thread has started.
+int64_t shifts(const Timeline& timeline) {
+  int64_t count = 0;
+  for (const TimedRange& range : timeline.ranges()) count += range.name == "ring";
+  return count;
+}
+
+TEST(Ring, ASecondPassTakesTheKeptResultAndSendsNothing) {
+  for (const double drop : {0.0, 0.3})
+    for (const int64_t tokens : {4, 7, 12}) {  // of 4 the last rank has none
+      const testing::WholeAttention whole({.tokens = tokens, .drop = drop});
+      comm::run_thread_group(3, [&](comm::Communicator& group) {
+        at::set_num_threads(1);
+        const int64_t run = run_length(tokens, 3);
+        const auto own = [&](const at::Tensor& x) {
+          return padded_narrow(x, 2, group.rank() * run, run).contiguous();
+        };
+        using testing::WholeAttention;
+        Timeline timeline(at::kCPU);
+        const Recording recording(timeline);
+        const auto pass = [&](std::vector<at::Tensor>& leaves) {
+          leaves = {WholeAttention::leaf(own(whole.q)), WholeAttention::leaf(own(whole.k)),
+                    WholeAttention::leaf(own(whole.v))};
+          return ring_attention(leaves[0], leaves[1], leaves[2], whole.how, group);
+        };
+        std::vector<at::Tensor> plain, again;
+        const at::Tensor expected = pass(plain);
+        expected.backward(own(whole.dy));
+        EXPECT_EQ(shifts(timeline), 2 + 2 + 3);
+
+        std::vector<ops::KeptCore> cores;
+        {
+          const at::NoGradGuard no_grad;
+          const ops::KeepCores keep(cores);
+          pass(again);
+        }
+        ASSERT_EQ(cores.size(), 1);
+        EXPECT_TRUE(cores[0].is_kept());
+        EXPECT_EQ(shifts(timeline), 7 + 2);
+        at::Tensor y;
+        {
+          const ops::TakeCores take(cores);
+          y = pass(again);
+        }
+        EXPECT_EQ(shifts(timeline), 7 + 2);
+        y.backward(own(whole.dy));
+        EXPECT_EQ(shifts(timeline), 7 + 2 + 5);
+        EXPECT_TRUE(y.equal(expected));
+        for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(again[i].grad().equal(plain[i].grad())) << i;
+      });
+    }
 }
 
 TEST(Ring, RefusesRunsThatDoNotHoldAllTokens) {

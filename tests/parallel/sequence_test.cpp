@@ -14,6 +14,7 @@
 #include "tests/parallel/tiny.h"
 #include "vitrail/core/error.h"
 #include "vitrail/parallel/exchange.h"
+#include "vitrail/parallel/timeline.h"
 #include "vitrail/parallel/token_border.h"
 
 namespace vitrail::parallel {
@@ -178,6 +179,44 @@ TEST(Sequence, PlainAttentionAndRecomputeGiveTheSame) {
   const Pass pass = divided_pass(form, recipe);
   EXPECT_LE(std::abs(pass.loss - expected.loss) / expected.loss, kAllowedLoss);
   EXPECT_LE(worst_gradient(pass, expected), kAllowedGradient);
+}
+
+/// Of one rank's pass: how often keys were sent on.
+int64_t shifts_of(const Form& form, const char* recompute) {
+  config::Recipe recipe = recipe_of(form, 4, 1);
+  recipe.train.recompute.value = recompute;
+  int64_t count = 0;
+  comm::run_thread_group(4, [&](comm::Communicator& world) {
+    testing::use_one_thread();
+    comm::Mesh mesh(world, {.replicate = 1, .sequence = 4});
+    Groups groups(mesh, at::kCPU);
+    const auto model = model_of(form);
+    models::configure(*model, recipe.train);
+    const SequenceParallel sequence(*model, recipe, groups);
+    Timeline timeline(at::kCPU);
+    const Recording recording(timeline);
+    pass_of(*model, form);
+    if (world.rank() != 0) return;
+    for (const TimedRange& range : timeline.ranges()) count += range.name == "ring";
+  });
+  return count;
+}
+
+TEST(Sequence, SelectiveRecomputeKeepsTheResultsOfRings) {
+  const Form form = vit();  // its attention dropout is part of what is kept
+  testing::use_one_thread();
+  const int64_t depth = form.model.depth;
+  EXPECT_EQ(shifts_of(form, "none"), depth * (3 + 7));
+  EXPECT_EQ(shifts_of(form, "block"), depth * (3 + 3 + 7));
+  EXPECT_EQ(shifts_of(form, "selective"), depth * (3 + 7));
+  const Pass expected = pass_of(*model_of(form), form);
+  for (const std::optional<int64_t> ulysses : {1, 2, 4}) {
+    config::Recipe recipe = recipe_of(form, 4, ulysses);
+    recipe.train.recompute.value = "selective";
+    const Pass pass = divided_pass(form, recipe);
+    EXPECT_LE(std::abs(pass.loss - expected.loss) / expected.loss, kAllowedLoss);
+    EXPECT_LE(worst_gradient(pass, expected), kAllowedGradient);
+  }
 }
 
 TEST(Sequence, EvaluationNeedsNoGradients) {

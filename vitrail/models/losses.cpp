@@ -5,8 +5,10 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/softmax.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/where.h>
 #include <fmt/ranges.h>
@@ -109,6 +111,11 @@ struct Ratio {
   at::Tensor sum, total;
 
   at::Tensor value() const { return sum / at::where(total > 0, total, 1.0); }
+  Ratio over(const SumOverParts& parts) const {
+    if (!parts) return *this;
+    const at::Tensor both = parts(at::stack({sum, total}));
+    return {both[0], both[1]};
+  }
 };
 
 /// share_B (undefined = 1) weighs the samples of every sum.
@@ -131,8 +138,11 @@ Ratio cross_entropy_sums(const Pixels& pixels, const config::Model& options,
   return {sum, weight_BN.sum()};
 }
 
-at::Tensor cross_entropy(const Pixels& pixels, const config::Model& options) {
-  return cross_entropy_sums(pixels, options, at::log_softmax(pixels.logits_BCN, 1)).value();
+at::Tensor cross_entropy(const Pixels& pixels, const config::Model& options,
+                         const SumOverParts& parts = {}) {
+  return cross_entropy_sums(pixels, options, at::log_softmax(pixels.logits_BCN, 1))
+      .over(parts)
+      .value();
 }
 
 Ratio focal_sums(const Pixels& pixels, const config::Model& options,
@@ -147,8 +157,9 @@ Ratio focal_sums(const Pixels& pixels, const config::Model& options,
   return {(loss_BN * weight_BN).sum(), shared(counts_BN, share_B).sum()};
 }
 
-at::Tensor focal(const Pixels& pixels, const config::Model& options) {
-  return focal_sums(pixels, options).value();
+at::Tensor focal(const Pixels& pixels, const config::Model& options,
+                 const SumOverParts& parts = {}) {
+  return focal_sums(pixels, options).over(parts).value();
 }
 
 /// What all Dice losses are made of, sums over the pixels that count.
@@ -157,9 +168,17 @@ struct Overlap {
   at::Tensor truth_BC;  // sum of g = sum of g^2
   at::Tensor guess_BC;  // sum of p or of p^2
   at::Tensor counts_B;  // 1 where a sample has a pixel that counts
+
+  Overlap over(const SumOverParts& parts) const {
+    if (!parts) return *this;
+    const int64_t C = both_BC.size(1);
+    const at::Tensor all = parts(at::cat({both_BC, truth_BC, guess_BC, counts_B.unsqueeze(1)}, 1));
+    const std::vector<at::Tensor> sums = all.split_with_sizes({C, C, C, 1}, 1);
+    return {sums[0], sums[1], sums[2], sums[3].squeeze(1).clamp_max(1)};
+  }
 };
 
-Overlap overlap(const Pixels& pixels, bool squared) {
+Overlap overlap(const Pixels& pixels, bool squared, const SumOverParts& parts) {
   const at::Tensor p_BCN = at::softmax(pixels.logits_BCN, 1);
   const auto type = p_BCN.scalar_type();
   Overlap sums;
@@ -168,7 +187,7 @@ Overlap overlap(const Pixels& pixels, bool squared) {
   const at::Tensor guess_BCN = (squared ? p_BCN * p_BCN : p_BCN) * pixels.counts_BN.unsqueeze(1);
   sums.guess_BC = weighed(guess_BCN, pixels).sum(2);
   sums.counts_B = pixels.counts_BN.any(1).to(type);
-  return sums;
+  return sums.over(parts);
 }
 
 /// Mean over the samples that count.
@@ -176,15 +195,15 @@ at::Tensor sample_mean(const at::Tensor& loss_B, const at::Tensor& counts_B) {
   return (loss_B * counts_B).sum() / counts_B.sum().clamp_min(1);
 }
 
-at::Tensor dice(const Pixels& pixels) {
-  const Overlap sums = overlap(pixels, /*squared=*/true);
+at::Tensor dice(const Pixels& pixels, const SumOverParts& parts) {
+  const Overlap sums = overlap(pixels, /*squared=*/true, parts);
   const at::Tensor loss_BC =
       1.0 - 2.0 * sums.both_BC / (sums.guess_BC + sums.truth_BC + kDiceSmoothing);
   return sample_mean(loss_BC.mean(1), sums.counts_B);
 }
 
-at::Tensor generalized_dice(const Pixels& pixels) {
-  const Overlap sums = overlap(pixels, /*squared=*/false);
+at::Tensor generalized_dice(const Pixels& pixels, const SumOverParts& parts) {
+  const Overlap sums = overlap(pixels, /*squared=*/false, parts);
   // Relative to the largest weight, which cancels: squares of voxel counts would leave fp32.
   const at::Tensor present_BC = sums.truth_BC > 0;
   const at::Tensor smallest_B1 =
@@ -232,19 +251,20 @@ at::Tensor classification_loss(const at::Tensor& logits_BC, const MixedLabel& la
 }
 
 at::Tensor segmentation_loss(const at::Tensor& logits, const at::Tensor& label,
-                             const config::Model& options, const at::Tensor& weight) {
+                             const config::Model& options, const at::Tensor& weight,
+                             const SumOverParts& sum) {
   const Pixels pixels = pixels_of(logits, label, weight);
-  if (options.loss == "cross_entropy") return cross_entropy(pixels, options);
-  if (options.loss == "focal") return focal(pixels, options);
-  if (options.loss == "dice") return dice(pixels);
-  if (options.loss == "dice_ce") return dice(pixels) + cross_entropy(pixels, options);
-  if (options.loss == "dice_focal") return dice(pixels) + focal(pixels, options);
-  if (options.loss == "generalized_dice") return generalized_dice(pixels);
+  if (options.loss == "cross_entropy") return cross_entropy(pixels, options, sum);
+  if (options.loss == "focal") return focal(pixels, options, sum);
+  if (options.loss == "dice") return dice(pixels, sum);
+  if (options.loss == "dice_ce") return dice(pixels, sum) + cross_entropy(pixels, options, sum);
+  if (options.loss == "dice_focal") return dice(pixels, sum) + focal(pixels, options, sum);
+  if (options.loss == "generalized_dice") return generalized_dice(pixels, sum);
   unknown(options, "cross_entropy, focal, dice, dice_ce, dice_focal or generalized_dice");
 }
 
 at::Tensor values_loss(const at::Tensor& prediction, const at::Tensor& target,
-                       const at::Tensor& weight) {
+                       const at::Tensor& weight, const SumOverParts& sum) {
   VT_CHECK(prediction.sizes().equals(target.sizes()),
            "[loss] prediction and target must be alike but got [{}] and [{}]",
            fmt::join(prediction.sizes(), ", "), fmt::join(target.sizes(), ", "));
@@ -252,10 +272,10 @@ at::Tensor values_loss(const at::Tensor& prediction, const at::Tensor& target,
   // A difference with NaN would send NaN back, whatever is made of it afterwards.
   const at::Tensor wide = at_least_float(prediction);
   const at::Tensor known = at::where(counts, target.to(wide.scalar_type()), wide.detach());
-  if (!weight.defined()) return (wide - known).square().sum() / counts.sum().clamp_min(1);
-  const at::Tensor weights = weight.to(wide.scalar_type()) * counts;
-  const at::Tensor total = weights.sum();
-  return ((wide - known).square() * weights).sum() / at::where(total > 0, total, 1.0);
+  if (!weight.defined() && !sum) return (wide - known).square().sum() / counts.sum().clamp_min(1);
+  const at::Tensor weights =
+      weight.defined() ? weight.to(wide.scalar_type()) * counts : counts.to(wide.scalar_type());
+  return Ratio{((wide - known).square() * weights).sum(), weights.sum()}.over(sum).value();
 }
 
 at::Tensor reconstruction_loss(const at::Tensor& prediction_BLS, const at::Tensor& target_BLS,

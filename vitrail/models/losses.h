@@ -8,6 +8,8 @@
 /// Memory   one probability per logit and term (Dice, cross-entropy) and one byte per logit are kept for
 ///          backward.
 
+#include <functional>
+
 #include <ATen/core/Tensor.h>
 
 #include "vitrail/config/recipe.h"
@@ -36,6 +38,10 @@ struct MixedLabel {
 at::Tensor classification_loss(const at::Tensor& logits_BC, const MixedLabel& label,
                                const config::Model& options);
 
+/// Sums over the pixels given -> sums over all pixels of the same samples, where others hold the rest; differentiable.
+/// Empty: the pixels given are all.
+using SumOverParts = std::function<at::Tensor(const at::Tensor& sums)>;
+
 /// logits [B, C, sides...], label int64 [B, sides...]; 2-D, 3-D or any other number of sides.
 ///
 /// cross_entropy     as above, over all pixels of the batch.
@@ -56,15 +62,17 @@ at::Tensor classification_loss(const at::Tensor& logits_BC, const MixedLabel& la
 ///          counts is left out of the mean of the Dice losses.
 /// `weight` [B, sides...], or of sides that broadcast to them: how much each pixel counts in every sum above (that of an
 /// adaptive leaf by the pixels of the image that it stands for); undefined = all count 1.
+/// `sum` makes it the loss of whole samples of which these are parts.
 /// throws as classification_loss.
 at::Tensor segmentation_loss(const at::Tensor& logits, const at::Tensor& label,
-                             const config::Model& options, const at::Tensor& weight = {});
+                             const config::Model& options, const at::Tensor& weight = {},
+                             const SumOverParts& sum = {});
 
 /// prediction and target alike, [B, V] or [B, V, sides...]: mean of (prediction - target)^2 over the
-/// values whose target is a number; NaN counts nowhere. `weight` broadcasts to them; undefined = 1.
+/// values whose target is a number; NaN counts nowhere. `weight` broadcasts to them; undefined = 1. `sum` as above.
 /// throws Error naming both shapes.
 at::Tensor values_loss(const at::Tensor& prediction, const at::Tensor& target,
-                       const at::Tensor& weight = {});
+                       const at::Tensor& weight = {}, const SumOverParts& sum = {});
 
 /// prediction and target [B, L, S], mask [B, L] with 1 = hidden.
 ///

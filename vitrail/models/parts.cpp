@@ -214,8 +214,12 @@ Taps::Taps(const std::vector<std::string>& wanted, const std::vector<std::string
                "[taps] '{}' is not a tap of this model; it has {}", name, fmt::join(shown, ", "));
 }
 
+bool Taps::wants(const std::string& name) const {
+  return std::ranges::find(wanted_, name) != wanted_.end();
+}
+
 void Taps::offer(const std::string& name, const at::Tensor& value) {
-  if (std::ranges::find(wanted_, name) != wanted_.end()) found_[name] = value;
+  if (wants(name)) found_[name] = value;
 }
 
 at::Tensor Taps::run(const std::string& name, nn::Stack& trunk, const at::Tensor& x_BLD,

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <utility>
 
+#include <ATen/core/grad_mode.h>
 #include <fmt/ranges.h>
 
 #include "vitrail/core/error.h"
@@ -70,9 +71,15 @@ std::vector<UnitSpec> Segmenter::units() {
 
 void Segmenter::finish(Output& out, const at::Tensor& logits, const at::Tensor& label) const {
   out.output = logits.to(ops::statistics_type(logits.scalar_type()));
-  if (!label.defined()) return;
-  out.loss = options_.loss == "mse" ? values_loss(out.output, label)
-                                    : segmentation_loss(out.output, label, options_);
+  if (label.defined()) {
+    const at::Tensor own = tiles_ ? tiles_->enter(label) : label;
+    SumOverParts sum;
+    if (tiles_) sum = [tiles = tiles_](const at::Tensor& sums) { return tiles->sum(sums); };
+    out.loss = options_.loss == "mse" ? values_loss(out.output, own, {}, sum)
+                                      : segmentation_loss(out.output, own, options_, {}, sum);
+  }
+  // Nobody trains on the output, and whole it would be as large as what tiles save.
+  if (tiles_ && !at::GradMode::is_enabled()) out.output = tiles_->leave(out.output);
 }
 
 at::Tensor as_map(const at::Tensor& x_BLD, at::IntArrayRef grid) {

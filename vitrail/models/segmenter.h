@@ -8,6 +8,7 @@
 
 #include "vitrail/models/encoder.h"
 #include "vitrail/models/init.h"
+#include "vitrail/nn/tiles.h"
 
 namespace vitrail::models {
 
@@ -21,15 +22,25 @@ class Segmenter : public EncoderModel {
   /// The encoder's units, then "decoder".
   std::vector<UnitSpec> units() override;
 
+  /// The grid of which all maps behind the encoder are multiples; empty when they cannot be divided into tiles.
+  virtual std::vector<int64_t> tile_grid() const { return {}; }
+  /// From now on the maps behind the encoder are this rank's tiles of them; null: whole. Not for an empty tile_grid().
+  /// Outlives the model or is taken back. The loss stays that of whole samples. Output::output is the tile's where
+  /// gradients are kept, else whole; taps are whole.
+  void set_tiles(nn::Tiles* tiles) { tiles_ = tiles; }
+
  protected:
   int64_t axes() const { return static_cast<int64_t>(options_.image_size.size()); }
   bool adaptive() const { return options_.num_leaves() > 0; }
-  /// Logits or values in fp32 (fp64 stays) and their loss when there are labels.
+  /// Logits or values in fp32 (fp64 stays) and their loss when there are labels. `label` of whole samples, `logits` of
+  /// this rank's tiles when there are tiles.
   void finish(Output& out, const at::Tensor& logits, const at::Tensor& label) const;
   /// Forward and backward of the decoder: six operations per multiply-add, in addition to the encoder's.
   double with_decoder(double multiply_adds) const {
     return EncoderModel::train_flops_per_sample() + 6.0 * multiply_adds;
   }
+
+  nn::Tiles* tiles_ = nullptr;
 };
 
 /// x_BLD -> [B, D, grid...], rows in raster order.

@@ -94,7 +94,7 @@ at::Tensor Unetr::image_of(const data::Batch& batch, at::ScalarType dtype) const
            "model.skips=false");
   const std::vector<int64_t> channels = encoder_->channels_of(batch);
   check_image(options_, static_cast<int64_t>(channels.size()), batch.image);
-  const at::Tensor image = batch.image.to(dtype);
+  const at::Tensor image = own_tile(batch.image).to(dtype);
   const int64_t known = known_channels(options_);
   std::vector<int64_t> every(known);
   std::iota(every.begin(), every.end(), 0);
@@ -111,33 +111,42 @@ at::Tensor Unetr::map(const at::Tensor& x_BLD, const at::Tensor& shares_BGL) con
 }
 
 at::Tensor Unetr::to_image(const at::Tensor& x) const {
-  return ops::resize_linear(x, options_.image_size);
+  return tiles_ ? tiles_->resize(x, options_.image_size)
+                : ops::resize_linear(x, options_.image_size);
+}
+
+at::Tensor Unetr::own_tile(const at::Tensor& whole) const {
+  return tiles_ ? tiles_->enter(whole) : whole;
+}
+
+void Unetr::offer(Taps& tap, const std::string& name, const at::Tensor& x) const {
+  if (tap.wants(name)) tap.offer(name, tiles_ ? tiles_->leave(x) : x);
 }
 
 at::Tensor Unetr::decode(const at::Tensor& image, const at::Tensor& latent,
                          const std::vector<at::Tensor>& inner, Taps& tap) const {
-  const auto offer = [&tap](const char* name, at::Tensor x) {
-    tap.offer(name, x);
+  const auto offered = [&](const char* name, const at::Tensor& x) {
+    offer(tap, name, x);
     return x;
   };
-  const at::Tensor enc4 = offer("enc4", encoder4_->forward(inner[2]));
-  at::Tensor x = offer("dec5", decoder5_->forward(latent, enc4));
-  const at::Tensor enc3 = offer("enc3", encoder3_->forward(inner[1]));
-  x = offer("dec4", decoder4_->forward(x, enc3));
-  const at::Tensor enc2 = offer("enc2", encoder2_->forward(inner[0]));
-  x = offer("dec3", decoder3_->forward(x, enc2));
+  const at::Tensor enc4 = offered("enc4", encoder4_->forward(inner[2], tiles_));
+  at::Tensor x = offered("dec5", decoder5_->forward(latent, enc4, tiles_));
+  const at::Tensor enc3 = offered("enc3", encoder3_->forward(inner[1], tiles_));
+  x = offered("dec4", decoder4_->forward(x, enc3, tiles_));
+  const at::Tensor enc2 = offered("enc2", encoder2_->forward(inner[0], tiles_));
+  x = offered("dec3", decoder3_->forward(x, enc2, tiles_));
   if (!doubles_to_image()) x = to_image(x);
-  const at::Tensor enc1 = offer("enc1", encoder1_->forward(image));
-  return out_->forward(offer("dec2", decoder2_->forward(x, enc1)));
+  const at::Tensor enc1 = offered("enc1", encoder1_->forward(image, tiles_));
+  return out_->forward(offered("dec2", decoder2_->forward(x, enc1, tiles_)), tiles_);
 }
 
 at::Tensor Unetr::decode(const at::Tensor& latent, Taps& tap) const {
   at::Tensor x = latent;
   for (size_t i = 0; i < doublings_.size(); ++i) {
     x = doublings_[i]->forward(x);
-    tap.offer(fmt::format("dec{}", 5 - i), x);
+    offer(tap, fmt::format("dec{}", 5 - i), x);
   }
-  return out_->forward(doubles_to_image() ? x : to_image(x));
+  return out_->forward(doubles_to_image() ? x : to_image(x), tiles_);
 }
 
 std::vector<int> Unetr::taps(int) const {
@@ -156,9 +165,9 @@ void Unetr::conclude(Flow& flow, const Known& known, Taps& tap, Output& out) {
     finish(out, to_image(logits.to(ops::statistics_type(logits.scalar_type()))), batch.label);
     return;
   }
-  const at::Tensor latent = map(x_BLD, shares_BGL);
+  const at::Tensor latent = own_tile(map(x_BLD, shares_BGL));
   std::vector<at::Tensor> inner = std::move(flow.inner);
-  for (at::Tensor& x : inner) x = map(x, shares_BGL);
+  for (at::Tensor& x : inner) x = own_tile(map(x, shares_BGL));
   finish(out,
          options_.skips ? decode(image_of(batch, x_BLD.scalar_type()), latent, inner, tap)
                         : decode(latent, tap),

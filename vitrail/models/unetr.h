@@ -11,6 +11,8 @@
 ///          a leaf over several cells is copied to each, leaves finer than a cell (min_leaf below patch_size) are averaged
 ///          in it by their areas. Skips read the image too, which must then come beside the leaves; the loss is that of
 ///          the image's pixels.
+/// Tiles    the convolutional decoder, from the tokens on their grid to the loss, runs on tiles (segmenter.h); the linear
+///          one has no maps but its logits and stays whole.
 /// Shapes   B batch, C channels, L tokens on a grid g, D width, F feature_size.
 /// Names    MONAI's: encoder1.layer.*, encoder2|3|4.transp_conv_init.conv.weight, encoder2|3.blocks.I.0.conv.weight,
 ///          encoder2|3.blocks.I.1.conv1|2.conv.weight, decoder5|4|3|2.transp_conv.conv.weight,
@@ -41,6 +43,10 @@ class Unetr : public Segmenter {
 
   /// With skips the blocks d, 2d and 3d.
   std::vector<int> taps(int t) const override;
+  /// That of the tokens; empty with the linear decoder.
+  std::vector<int64_t> tile_grid() const override {
+    return linear() ? std::vector<int64_t>() : grid_;
+  }
 
  private:
   void conclude(Flow& flow, const Known& known, Taps& tap, Output& out) override;
@@ -52,11 +58,14 @@ class Unetr : public Segmenter {
   void add_skips();
   void add_doublings();
 
-  /// The image with every channel that the model knows, in type `dtype`.
+  /// The image (its tile) with every channel that the model knows, in type `dtype`.
   at::Tensor image_of(const data::Batch& batch, at::ScalarType dtype) const;
   /// Tokens in their places; `shares` of leaf_shares for adaptive ones.
   at::Tensor map(const at::Tensor& x_BLD, const at::Tensor& shares_BGL) const;
   at::Tensor to_image(const at::Tensor& x) const;
+  at::Tensor own_tile(const at::Tensor& whole) const;
+  /// A map, or its tile, as a tap.
+  void offer(Taps& tap, const std::string& name, const at::Tensor& x) const;
   /// latent and inner [B, D, g...].
   at::Tensor decode(const at::Tensor& image, const at::Tensor& latent,
                     const std::vector<at::Tensor>& inner, Taps& tap) const;

@@ -12,8 +12,6 @@
 namespace vitrail::nn {
 namespace {
 
-constexpr double kInstanceNormEps = 1e-5;
-
 std::vector<int64_t> weight_shape(int64_t axes, int64_t first, int64_t second, int64_t kernel) {
   std::vector<int64_t> shape{first, second};
   shape.insert(shape.end(), axes, kernel);
@@ -38,8 +36,9 @@ Conv::Conv(int64_t axes, int64_t in, int64_t out, int64_t kernel, bool bias)
   if (bias) bias_ = register_parameter("bias", {out});
 }
 
-at::Tensor Conv::forward(const at::Tensor& x) const {
+at::Tensor Conv::forward(const at::Tensor& x, Tiles* tiles) const {
   check_input(x, axes_, weight_.size(1));
+  if (tiles && padding_ > 0) return tiles->conv(x, weight_, bias_);
   return at::convolution(x, weight_, bias_, each(axes_, 1), each(axes_, padding_), each(axes_, 1),
                          /*transposed=*/false, each(axes_, 0), /*groups=*/1);
 }
@@ -63,7 +62,8 @@ double UpConv::multiply_adds(int64_t places) const {
   return static_cast<double>(weight_.numel()) * static_cast<double>(places);
 }
 
-at::Tensor instance_norm(const at::Tensor& x) {
+at::Tensor instance_norm(const at::Tensor& x, Tiles* tiles) {
+  if (tiles) return tiles->instance_norm(x);
   const at::IntArrayRef sides = x.sizes().slice(2);
   const int64_t places =
       std::accumulate(sides.begin(), sides.end(), int64_t{1}, std::multiplies<int64_t>());

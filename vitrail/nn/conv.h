@@ -3,12 +3,14 @@
 ///
 /// Shapes   B batch, k axes, K kernel edge; tensors are [B, channels, sides...].
 /// Types    in the type of the parameters; statistics of norms in fp32 (fp64 for fp64).
+/// Tiles    with `tiles` x is this rank's part of a map, and so is the result (nn/tiles.h).
 
 #include <cstdint>
 
 #include <ATen/core/Tensor.h>
 
 #include "vitrail/nn/module.h"
+#include "vitrail/nn/tiles.h"
 
 namespace vitrail::nn {
 
@@ -18,7 +20,7 @@ class Conv : public Module {
  public:
   Conv(int64_t axes, int64_t in, int64_t out, int64_t kernel, bool bias = false);
   /// x [B, in, sides...] -> [B, out, sides...]
-  at::Tensor forward(const at::Tensor& x) const;
+  at::Tensor forward(const at::Tensor& x, Tiles* tiles = nullptr) const;
   /// Of one sample with this many places.
   double multiply_adds(int64_t places) const;
 
@@ -42,9 +44,11 @@ class UpConv : public Module {
   at::Tensor weight_;
 };
 
-/// (x - mean) / sqrt(variance + 1e-5) over the space axes of every sample and channel, biased variance, nothing learned.
+constexpr double kInstanceNormEps = 1e-5;
+
+/// (x - mean) / sqrt(variance + kInstanceNormEps) over the space axes of every sample and channel, biased variance, nothing learned.
 /// Paper    Ulyanov et al. 2016, arXiv:1607.08022.
 /// throws Error when there is but one place, whose variance is zero.
-at::Tensor instance_norm(const at::Tensor& x);
+at::Tensor instance_norm(const at::Tensor& x, Tiles* tiles = nullptr);
 
 }  // namespace vitrail::nn

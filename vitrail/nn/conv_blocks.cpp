@@ -26,11 +26,11 @@ ResidualBlock::ResidualBlock(int64_t axes, int64_t in, int64_t out) {
 }
 
 // In place where backward needs only the result: these maps are the largest of the model.
-at::Tensor ResidualBlock::forward(const at::Tensor& x) const {
-  at::Tensor y = instance_norm(conv1_->forward(x));
+at::Tensor ResidualBlock::forward(const at::Tensor& x, Tiles* tiles) const {
+  at::Tensor y = instance_norm(conv1_->forward(x, tiles), tiles);
   y = at::leaky_relu_(y, kSlope);
-  y = instance_norm(conv2_->forward(y));
-  y.add_(conv3_ ? instance_norm(conv3_->forward(x)) : x);
+  y = instance_norm(conv2_->forward(y, tiles), tiles);
+  y.add_(conv3_ ? instance_norm(conv3_->forward(x, tiles), tiles) : x);
   return at::leaky_relu_(y, kSlope);
 }
 
@@ -49,9 +49,9 @@ RaiseBlock::RaiseBlock(int64_t axes, int64_t in, int64_t out, int more) : axes_(
   }
 }
 
-at::Tensor RaiseBlock::forward(const at::Tensor& x) const {
+at::Tensor RaiseBlock::forward(const at::Tensor& x, Tiles* tiles) const {
   at::Tensor y = first_->forward(x);
-  for (size_t i = 0; i < ups_.size(); ++i) y = blocks_[i]->forward(ups_[i]->forward(y));
+  for (size_t i = 0; i < ups_.size(); ++i) y = blocks_[i]->forward(ups_[i]->forward(y), tiles);
   return y;
 }
 
@@ -71,12 +71,12 @@ MergeBlock::MergeBlock(int64_t axes, int64_t in, int64_t out, int64_t factor)
   block_ = register_module("conv_block", std::make_shared<ResidualBlock>(axes, 2 * out, out));
 }
 
-at::Tensor MergeBlock::forward(const at::Tensor& x, const at::Tensor& skip) const {
+at::Tensor MergeBlock::forward(const at::Tensor& x, const at::Tensor& skip, Tiles* tiles) const {
   const at::Tensor y = up_->forward(x);
   VT_CHECK(y.sizes().equals(skip.sizes()),
            "[conv] maps to be merged must be of one shape but are [{}] and [{}]",
            fmt::join(y.sizes(), ", "), fmt::join(skip.sizes(), ", "));
-  return block_->forward(at::cat({y, skip}, 1));
+  return block_->forward(at::cat({y, skip}, 1), tiles);
 }
 
 double MergeBlock::multiply_adds(int64_t places) const {

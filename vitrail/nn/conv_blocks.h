@@ -3,6 +3,7 @@
 ///
 /// Paper    Hatamizadeh et al. 2021, arXiv:2103.10504; the residual block: Isensee et al. 2019, arXiv:1904.08128.
 /// Shapes   B batch, k axes; tensors are [B, channels, sides...].
+/// Tiles    with `tiles` all maps are this rank's parts of them (nn/tiles.h).
 
 #include <cstdint>
 #include <memory>
@@ -22,7 +23,7 @@ class ResidualBlock : public Module {
  public:
   ResidualBlock(int64_t axes, int64_t in, int64_t out);
   /// x [B, in, sides...] -> [B, out, sides...]
-  at::Tensor forward(const at::Tensor& x) const;
+  at::Tensor forward(const at::Tensor& x, Tiles* tiles = nullptr) const;
   double multiply_adds(int64_t places) const;
 
  private:
@@ -36,7 +37,7 @@ class RaiseBlock : public Module {
  public:
   RaiseBlock(int64_t axes, int64_t in, int64_t out, int more);
   /// x [B, in, sides...] -> [B, out, 2^(1 + more) * sides...]
-  at::Tensor forward(const at::Tensor& x) const;
+  at::Tensor forward(const at::Tensor& x, Tiles* tiles = nullptr) const;
   double multiply_adds(int64_t places) const;
 
  private:
@@ -53,7 +54,7 @@ class MergeBlock : public Module {
  public:
   MergeBlock(int64_t axes, int64_t in, int64_t out, int64_t factor = 2);
   /// x [B, in, sides...], skip [B, out, factor * sides...] -> like skip
-  at::Tensor forward(const at::Tensor& x, const at::Tensor& skip) const;
+  at::Tensor forward(const at::Tensor& x, const at::Tensor& skip, Tiles* tiles = nullptr) const;
   /// `places` of x.
   double multiply_adds(int64_t places) const;
 

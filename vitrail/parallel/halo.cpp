@@ -1,19 +1,25 @@
 #include "vitrail/parallel/halo.h"
 
+#include <numeric>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/cat.h>
+#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/convolution.h>
-#include <ATen/ops/empty_like.h>
+#include <ATen/ops/convolution_backward.h>
+#include <ATen/ops/eye.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/var_mean.h>
+#include <fmt/ranges.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "vitrail/core/error.h"
+#include "vitrail/nn/conv.h"
 #include "vitrail/ops/norm.h"
-#include "vitrail/parallel/device.h"
-#include "vitrail/parallel/exchange.h"
-#include "vitrail/parallel/token_border.h"
+#include "vitrail/ops/resample.h"
 
 namespace vitrail::parallel {
 namespace {
@@ -21,124 +27,239 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-constexpr int64_t kRows = 2;   // the divided axis
-constexpr double kEps = 1e-5;  // of nn::instance_norm
-
-int64_t address(comm::Communicator& group) { return reinterpret_cast<int64_t>(&group); }
-comm::Communicator& group_at(const at::IValue& address) {
-  return *reinterpret_cast<comm::Communicator*>(address.toInt());
+/// The tiles as a value that an autograd node can keep.
+int64_t address(const TileExchange& tiles) { return reinterpret_cast<int64_t>(&tiles); }
+const TileExchange& tiles_of(AutogradContext* node) {
+  return *reinterpret_cast<const TileExchange*>(node->saved_data["tiles"].toInt());
+}
+const TileExchange& keep(AutogradContext* node, int64_t address) {
+  node->saved_data["tiles"] = address;
+  return *reinterpret_cast<const TileExchange*>(address);
 }
 
-/// What the rank before sends on (`to_next`), or the rank behind sends back; zeros where there is none.
-at::Tensor shifted(const at::Tensor& rows, bool to_next, comm::Communicator& group) {
-  const int ranks = group.size(), rank = group.rank();
-  const int next = (rank + 1) % ranks, previous = (rank + ranks - 1) % ranks;
-  const at::Tensor out = rows.contiguous();
-  at::Tensor in = at::empty_like(out);
-  // Round the ends too, so that all ranks do the same; what comes that way is thrown away.
-  group
-      .send_receive(buffer_of(out), to_next ? next : previous, buffer_of(in),
-                    to_next ? previous : next, current_stream(out.device()))
-      .wait();
-  const bool is_end = to_next ? rank == 0 : rank + 1 == ranks;
-  return is_end ? in.zero_() : in;
+int64_t product(at::IntArrayRef values) {
+  return std::accumulate(values.begin(), values.end(), int64_t{1}, std::multiplies<int64_t>());
 }
+
+struct Enter : torch::autograd::Function<Enter> {
+  static at::Tensor forward(AutogradContext* node, const at::Tensor& whole, int64_t tiles) {
+    return keep(node, tiles).own_part(whole).clone(at::MemoryFormat::Contiguous);
+  }
+  static variable_list backward(AutogradContext* node, const variable_list& gradients) {
+    const TileExchange& tiles = tiles_of(node);
+    return {tiles.whole_of(gradients[0]) / tiles.ranks(), {}};
+  }
+};
+
+struct Leave : torch::autograd::Function<Leave> {
+  static at::Tensor forward(AutogradContext* node, const at::Tensor& tile, int64_t tiles) {
+    return keep(node, tiles).whole_of(tile);
+  }
+  static variable_list backward(AutogradContext* node, const variable_list& gradients) {
+    const TileExchange& tiles = tiles_of(node);
+    return {tiles.own_part(gradients[0]) * tiles.ranks(), {}};
+  }
+};
 
 struct WithHalo : torch::autograd::Function<WithHalo> {
-  static at::Tensor forward(AutogradContext* node, const at::Tensor& x, int64_t width,
-                            int64_t group_address) {
+  static at::Tensor forward(AutogradContext* node, const at::Tensor& x, int64_t axis, int64_t width,
+                            int64_t tiles_address) {
+    const TileExchange& tiles = keep(node, tiles_address);
+    node->saved_data["axis"] = axis;
     node->saved_data["width"] = width;
-    node->saved_data["group"] = group_address;
-    comm::Communicator& group = group_at(group_address);
-    const int64_t rows = x.size(kRows);
-    const at::Tensor before = shifted(x.narrow(kRows, rows - width, width), true, group);
-    const at::Tensor behind = shifted(x.narrow(kRows, 0, width), false, group);
-    return at::cat({before, x, behind}, kRows);
+    const auto a = static_cast<int>(axis);
+    return tiles.extended(x, a, tiles.borrowed(x, a, width));
   }
-
-  /// Gradients of borrowed rows go home.
   static variable_list backward(AutogradContext* node, const variable_list& gradients) {
-    const int64_t width = node->saved_data["width"].toInt();
-    comm::Communicator& group = group_at(node->saved_data["group"]);
-    const int64_t rows = gradients[0].size(kRows) - 2 * width;
-    const at::Tensor dx = gradients[0].narrow(kRows, width, rows).clone();
-    const at::Tensor of_last = shifted(gradients[0].narrow(kRows, 0, width), false, group);
-    const at::Tensor of_first =
-        shifted(gradients[0].narrow(kRows, width + rows, width), true, group);
-    dx.narrow(kRows, rows - width, width).add_(of_last);
-    dx.narrow(kRows, 0, width).add_(of_first);
-    return {dx, {}, {}};
+    const auto axis = static_cast<int>(node->saved_data["axis"].toInt());
+    return {
+        tiles_of(node).returned(gradients[0], axis, node->saved_data["width"].toInt()), {}, {}, {}};
   }
 };
 
-/// The sum over all ranks, whose gradient is the sum of all ranks' gradients.
-struct SumOverSlabs : torch::autograd::Function<SumOverSlabs> {
-  static at::Tensor forward(AutogradContext* node, const at::Tensor& x, int64_t group_address) {
-    node->saved_data["group"] = group_address;
-    return summed(x, group_at(group_address));
-  }
-  static variable_list backward(AutogradContext* node, const variable_list& gradients) {
-    return {summed(gradients[0], group_at(node->saved_data["group"])), {}};
-  }
-  static at::Tensor summed(const at::Tensor& x, comm::Communicator& group) {
-    const at::Tensor sum = x.contiguous().clone();
-    group.all_reduce(buffer_of(sum), comm::Reduce::sum, current_stream(sum.device())).wait();
-    return sum;
+/// How the convolution of an extended tile is called.
+struct ConvCall {
+  int64_t width;
+  std::vector<int64_t> padding, ones, zeros;
+
+  ConvCall(const at::Tensor& weight, const TileExchange& tiles)
+      : width(weight.size(2) / 2),
+        padding(static_cast<size_t>(tiles.grid().axes()), width),
+        ones(padding.size(), 1),
+        zeros(padding.size(), 0) {
+    for (int axis = 0; axis < tiles.grid().axes(); ++axis)
+      if (tiles.grid().is_cut(axis)) padding[static_cast<size_t>(axis)] = 0;
   }
 };
 
-/// Mean over the space axes of the whole map, [B, C, 1...].
-at::Tensor mean_over_map(const at::Tensor& x, comm::Communicator& group) {
-  std::vector<int64_t> space;
-  int64_t places = group.size();
-  for (int64_t axis = kRows; axis < x.dim(); ++axis) space.push_back(axis), places *= x.size(axis);
-  return SumOverSlabs::apply(x.sum(space, /*keepdim=*/true), address(group)) /
-         static_cast<double>(places);
+/// Keeps the tile and the borrowed rows apart: the tile is the result of the layer before, which is kept anyway.
+struct HaloConv : torch::autograd::Function<HaloConv> {
+  static at::Tensor forward(AutogradContext* node, const at::Tensor& x, const at::Tensor& weight,
+                            const std::optional<at::Tensor>& bias, int64_t tiles_address) {
+    const TileExchange& tiles = keep(node, tiles_address);
+    const ConvCall call(weight, tiles);
+    variable_list saved{x, weight};
+    at::Tensor whole = x;
+    for (int axis = 0; axis < tiles.grid().axes(); ++axis) {
+      if (!tiles.grid().is_cut(axis)) continue;
+      const Halo halo = tiles.borrowed(whole, axis, call.width);
+      whole = tiles.extended(whole, axis, halo);
+      saved.insert(saved.end(), {halo.before, halo.behind});
+    }
+    node->save_for_backward(std::move(saved));
+    node->saved_data["bias"] = bias.has_value();
+    return at::convolution(whole, weight, bias, call.ones, call.padding, call.ones,
+                           /*transposed=*/false, call.zeros, /*groups=*/1);
+  }
+
+  static variable_list backward(AutogradContext* node, const variable_list& gradients) {
+    const TileExchange& tiles = tiles_of(node);
+    const variable_list saved = node->get_saved_variables();
+    const at::Tensor& weight = saved[1];
+    const ConvCall call(weight, tiles);
+    at::Tensor whole = saved[0];
+    size_t next = 2;
+    for (int axis = 0; axis < tiles.grid().axes(); ++axis) {
+      if (!tiles.grid().is_cut(axis)) continue;
+      whole = tiles.extended(whole, axis, {saved[next], saved[next + 1]});
+      next += 2;
+    }
+    const bool has_bias = node->saved_data["bias"].toBool();
+    const std::vector<int64_t> bias_shape{weight.size(0)};
+    auto [dx, dweight, dbias] = at::convolution_backward(
+        gradients[0], whole, weight,
+        has_bias ? at::OptionalIntArrayRef(bias_shape) : at::OptionalIntArrayRef(), call.ones,
+        call.padding, call.ones, /*transposed=*/false, call.zeros, /*groups=*/1,
+        {node->needs_input_grad(0), true, has_bias});
+    whole = at::Tensor();
+    if (dx.defined())
+      for (int axis = tiles.grid().axes() - 1; axis >= 0; --axis)
+        if (tiles.grid().is_cut(axis)) dx = tiles.returned(dx, axis, call.width);
+    return {dx, dweight, dbias, {}};
+  }
+};
+
+/// Sum over the ranks, whose derivative is the sum of the ranks' gradients. Of a sum that all ranks go on with alike, each
+/// has the whole gradient: the sum of them is that times the number of ranks, as leave() would make it.
+struct SumOverTiles : torch::autograd::Function<SumOverTiles> {
+  static at::Tensor forward(AutogradContext* node, const at::Tensor& x, int64_t tiles) {
+    return keep(node, tiles).summed(x);
+  }
+  static variable_list backward(AutogradContext* node, const variable_list& gradients) {
+    return {tiles_of(node).summed(gradients[0]), {}};
+  }
+};
+
+/// Means and variances of tiles are put together in rank order: exact where sums of squares would cancel, the same bits on
+/// every rank, one collective. Chan et al. 1979, "Updating formulae and a pairwise algorithm".
+struct InstanceNorm : torch::autograd::Function<InstanceNorm> {
+  static at::Tensor forward(AutogradContext* node, const at::Tensor& x, int64_t tiles_address) {
+    const TileExchange& tiles = keep(node, tiles_address);
+    const at::Tensor wide = x.to(ops::statistics_type(x.scalar_type()));
+    const auto [own_variance, own_mean] =
+        at::var_mean(wide, at::OptionalIntArrayRef(tiles.space_dims(x)), /*correction=*/0,
+                     /*keepdim=*/true);
+    const at::Tensor all = tiles.gathered(at::stack({own_mean, own_variance}), "moments of tiles");
+    std::vector<int64_t> shape(static_cast<size_t>(all.dim() - 1), 1);
+    shape[0] = tiles.ranks();
+    const at::Tensor share = tiles.shares(wide).view(shape);
+    const at::Tensor means = all.select(1, 0), variances = all.select(1, 1);
+    const at::Tensor mean = (means * share).sum(0);
+    const at::Tensor variance = ((variances + (means - mean).square()) * share).sum(0);
+    const at::Tensor scale = (variance + nn::kInstanceNormEps).rsqrt();
+    node->save_for_backward({x, mean, scale});
+    return (wide - mean).mul_(scale).to(x.scalar_type());
+  }
+
+  static variable_list backward(AutogradContext* node, const variable_list& gradients) {
+    const TileExchange& tiles = tiles_of(node);
+    const variable_list saved = node->get_saved_variables();
+    const at::Tensor &x = saved[0], &mean = saved[1], &scale = saved[2];
+    const std::vector<int64_t> space = tiles.space_dims(x);
+    const at::Tensor dy = gradients[0].to(mean.scalar_type());
+    const at::Tensor normal = (x.to(mean.scalar_type()) - mean).mul_(scale);
+    const at::Tensor sums = tiles.summed(
+        at::stack({dy.sum(space, /*keepdim=*/true), (dy * normal).sum(space, /*keepdim=*/true)}));
+    const at::Tensor means = sums / static_cast<double>(product(tiles.whole_sides(x)));
+    const at::Tensor dx = (dy - means[0]).sub_(normal * means[1]).mul_(scale);
+    return {dx.to(x.scalar_type()), {}};
+  }
+};
+
+/// [to, from], the weights of ops::resize_linear: what it makes of the unit vectors.
+at::Tensor resize_weights(int64_t from, int64_t to, const at::TensorOptions& like) {
+  return ops::resize_linear(at::eye(from, like.requires_grad(false)).unsqueeze(0), {to})[0].t();
+}
+
+/// weight [N, M] times the axis `dim` of x, of M places.
+at::Tensor along(int64_t dim, const at::Tensor& weight, const at::Tensor& x) {
+  if (dim == x.dim() - 1) return at::matmul(x, weight.t());
+  std::vector<int64_t> shape = x.sizes().vec();
+  shape[static_cast<size_t>(dim)] = weight.size(0);
+  return at::matmul(weight, x.flatten(dim + 1)).view(shape);
+}
+
+/// Rows of a cell are as many on every rank, so that all ranks throw or none.
+void check_halo(const TileExchange& tiles, const at::Tensor& tile, int axis, int64_t width) {
+  const auto a = static_cast<size_t>(axis);
+  const int64_t rows = tiles.whole_sides(tile)[a] / tiles.grid().cells()[a];
+  VT_CHECK(width <= rows,
+           "[halo] a cell must have at least the {} rows that are borrowed but has {}", width,
+           rows);
 }
 
 }  // namespace
 
-at::Tensor enter_slab(const at::Tensor& x, comm::Communicator& group) {
-  VT_REQUIRE(ConfigError, x.size(kRows) % group.size() == 0,
-             "[halo] the number of ranks must divide the rows of a map but got {} and {}",
-             group.size(), x.size(kRows));
-  // Rows take the place of tokens.
-  nn::Context unused;
-  return TokenBorder(group, group.size())
-      .enter(x.transpose(1, kRows), unused)
-      .transpose(1, kRows)
-      .contiguous();
+at::Tensor HaloTiles::enter(const at::Tensor& whole) {
+  return Enter::apply(whole, address(exchange_));
+}
+at::Tensor HaloTiles::leave(const at::Tensor& tile) {
+  return Leave::apply(tile, address(exchange_));
 }
 
-at::Tensor leave_slab(const at::Tensor& x, comm::Communicator& group) {
-  return TokenBorder(group, group.size())
-      .leave(x.transpose(1, kRows), x.size(kRows) * group.size())
-      .transpose(1, kRows);
+at::Tensor HaloTiles::with_halo(const at::Tensor& tile, int axis, int64_t width) {
+  if (width == 0 || !grid().is_cut(axis)) return tile;
+  check_halo(exchange_, tile, axis, width);
+  return WithHalo::apply(tile, int64_t{axis}, width, address(exchange_));
 }
 
-at::Tensor with_halo(const at::Tensor& x, int64_t width, comm::Communicator& group) {
-  VT_CHECK(width >= 0 && width <= x.size(kRows),
-           "[halo] a slab must have at least the {} rows that are borrowed but has {}", width,
-           x.size(kRows));
-  return width == 0 ? x : WithHalo::apply(x, width, address(group));
+at::Tensor HaloTiles::conv(const at::Tensor& tile, const at::Tensor& weight,
+                           const at::Tensor& bias) {
+  for (int axis = 0; axis < grid().axes(); ++axis)
+    if (grid().is_cut(axis)) check_halo(exchange_, tile, axis, weight.size(2 + axis) / 2);
+  return HaloConv::apply(tile, weight, bias.defined() ? std::optional(bias) : std::nullopt,
+                         address(exchange_));
 }
 
-at::Tensor slab_conv(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                     comm::Communicator& group) {
-  const auto axes = static_cast<size_t>(weight.dim() - 2);
-  const int64_t halo = weight.size(2) / 2;
-  std::vector<int64_t> padding(axes, halo), ones(axes, 1), zeros(axes, 0);
-  padding[0] = 0;  // the neighbours' rows lie there
-  const std::optional<at::Tensor> shift = bias.defined() ? std::optional(bias) : std::nullopt;
-  return at::convolution(with_halo(x, halo, group), weight, shift, ones, padding, ones, false,
-                         zeros, 1);
+at::Tensor HaloTiles::instance_norm(const at::Tensor& tile) {
+  const std::vector<int64_t> sides = exchange_.whole_sides(tile);
+  VT_CHECK(product(sides) > 1, "[halo] an instance norm needs more than one place but got {}",
+           fmt::join(sides, "x"));
+  return InstanceNorm::apply(tile, address(exchange_));
 }
 
-at::Tensor slab_instance_norm(const at::Tensor& x, comm::Communicator& group) {
-  const at::Tensor wide = x.to(ops::statistics_type(x.scalar_type()));
-  const at::Tensor centred = wide - mean_over_map(wide, group);
-  const at::Tensor variance = mean_over_map(centred * centred, group);
-  return (centred * (variance + kEps).rsqrt()).to(x.scalar_type());
+// Corners stay in place, so a new row lies less than one old row away from its tile: with s old and p new rows a cell,
+// rows c p and c p - 1 at the two sides of a cell's end read less than (p - s) / p beyond s c.
+at::Tensor HaloTiles::resize(const at::Tensor& tile, at::IntArrayRef sides) {
+  at::Tensor y = tile;
+  const std::vector<int64_t> old_sides = exchange_.whole_sides(tile);
+  const std::vector<TileSide> from = exchange_.own_place(old_sides),
+                              to = exchange_.own_place(sides);
+  for (int axis = 0; axis < grid().axes(); ++axis) {
+    const auto a = static_cast<size_t>(axis);
+    if (old_sides[a] == sides[a]) continue;
+    at::Tensor weight =
+        resize_weights(old_sides[a], sides[a], y.options()).narrow(0, to[a].first, to[a].count);
+    // Columns as rows of the extended tile; those beyond the map weigh nothing.
+    if (grid().is_cut(axis))
+      weight = at::constant_pad_nd(weight, {1, 1}).narrow(1, from[a].first, from[a].count + 2);
+    y = along(exchange_.dim_of(y, axis), weight, with_halo(y, axis, 1));
+  }
+  return y;
+}
+
+at::Tensor HaloTiles::sum(const at::Tensor& of_tile) {
+  return SumOverTiles::apply(of_tile, address(exchange_));
 }
 
 }  // namespace vitrail::parallel

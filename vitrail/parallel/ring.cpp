@@ -11,10 +11,12 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "vitrail/core/error.h"
+#include "vitrail/ops/attention_kept.h"
 #include "vitrail/ops/norm.h"
 #include "vitrail/parallel/device.h"
 #include "vitrail/parallel/exchange.h"
 #include "vitrail/parallel/ring_block.h"
+#include "vitrail/parallel/timeline.h"
 
 namespace vitrail::parallel {
 namespace {
@@ -28,6 +30,7 @@ class Shift {
   /// All shifts of a group share `side`: on a device its transfers must not overtake each other.
   Shift(comm::Communicator& group, at::Device device, void* side)
       : group_(group),
+        device_(device),
         compute_(current_stream(device)),
         side_(side),
         ready_(device),
@@ -38,6 +41,7 @@ class Shift {
     ready_.record(compute_);
     ready_.make_wait(side_);
     const int ranks = group_.size(), rank = group_.rank();
+    const TimedScope timed(device_, Lane::exchange, side_, "ring");
     work_ = group_.send_receive(buffer_of(out), (rank + 1) % ranks, buffer_of(in),
                                 (rank + ranks - 1) % ranks, side_);
     arrived_.record(side_);
@@ -46,6 +50,7 @@ class Shift {
   /// Work issued from now on finds `in` filled.
   void finish() {
     if (!under_way_) return;
+    const TimedScope timed(device_, Lane::blocking, compute_, "wait for ring");
     work_.wait();
     arrived_.make_wait(compute_);
     under_way_ = false;
@@ -53,6 +58,7 @@ class Shift {
 
  private:
   comm::Communicator& group_;
+  at::Device device_;
   void *compute_, *side_;
   Event ready_, arrived_;
   comm::Work work_;
@@ -62,6 +68,7 @@ class Shift {
 /// What a pass needs to know of the ring besides tensors.
 struct Ring : torch::CustomClassHolder {
   comm::Communicator* group = nullptr;
+  Attended known;  // the result, when an earlier pass kept it; until forward has handed it out
   nn::Attending how;
   RingOptions options;
   int64_t run = 0;  // tokens of a rank
@@ -148,11 +155,15 @@ AttendedGradients run_backward(const Ring& ring, const at::Tensor& out_gradient,
 struct RingFunction : torch::autograd::Function<RingFunction> {
   static at::Tensor forward(AutogradContext* node, const at::Tensor& q, const at::Tensor& k,
                             const at::Tensor& v, const c10::intrusive_ptr<Ring>& ring) {
-    const Attended sum = run_forward(*ring, q, at::stack({k, v}));
-    const at::Tensor out = sum.out.to(q.scalar_type());
+    Attended result = std::exchange(ring->known, {});
+    if (!result.out.defined()) {
+      result = run_forward(*ring, q, at::stack({k, v}));
+      result.out = result.out.to(q.scalar_type());
+      ops::keep_core({result.out, {result.lse}});
+    }
     node->saved_data["ring"] = at::IValue::make_capsule(ring);
-    node->save_for_backward({q, k, v, out, sum.lse});
-    return ring->padded(out);
+    node->save_for_backward({q, k, v, result.out, result.lse});
+    return ring->padded(result.out);
   }
 
   static variable_list backward(AutogradContext* node, const variable_list& gradients) {
@@ -178,6 +189,7 @@ at::Tensor ring_attention(const at::Tensor& q, const at::Tensor& k, const at::Te
   ring->how = how;
   ring->options = options;
   ring->run = q.size(2);
+  if (const ops::KeptCore* core = ops::taken_core()) ring->known = {core->out, core->more[0]};
   return RingFunction::apply(q, k, v, ring);
 }
 

@@ -5,6 +5,7 @@
 ///           al. 2022, arXiv:2205.14135.
 /// Memory    two blocks of k and v in flight; in backward two blocks of their fp32 gradients more. Scores of one block at
 ///           a time where the formula is written out, none with flash attention (ring_block.h).
+/// Kept      the result and its log-sum-exp, where a pass keeps them (ops/attention_kept.h): a second pass sends nothing.
 /// Overlap   the transfer of the next block runs on a stream of its own while this one is computed.
 /// Shapes    B batch, R ranks, N heads, Nkv heads of k and v, T tokens of a rank, E head width.
 

@@ -5,11 +5,15 @@
 #include <optional>
 
 #include <ATen/core/Tensor.h>
+#include <fmt/ranges.h>
 
 #include "vitrail/comm/launch.h"
 #include "vitrail/core/error.h"
+#include "vitrail/core/log.h"
+#include "vitrail/models/segmenter.h"
 #include "vitrail/ops/attention.h"
 #include "vitrail/parallel/exchange.h"
+#include "vitrail/parallel/halo.h"
 #include "vitrail/parallel/ring.h"
 #include "vitrail/parallel/token_border.h"
 #include "vitrail/parallel/ulysses.h"
@@ -107,9 +111,11 @@ class SequenceParallel::Impl {
               return division->attend(q, k, v, how);
             });
     }
+    if (sequence > 1) divide_maps(groups.along({Axis::sequence}));
   }
 
   ~Impl() {
+    if (tiles_) segmenter_->set_tiles(nullptr);
     if (!border_) return;
     for (nn::Stack* stack : model_.stacks()) {
       stack->set_border(nullptr);
@@ -124,7 +130,28 @@ class SequenceParallel::Impl {
                parallel.ulysses.value_or(0), sequence);
   }
 
+  void divide_maps(comm::Communicator& group) {
+    segmenter_ = dynamic_cast<models::Segmenter*>(&model_);
+    if (!segmenter_ || segmenter_->tile_grid().empty()) return;
+    const std::vector<int64_t> cells = segmenter_->tile_grid();
+    const std::optional<TileGrid> grid = TileGrid::cut(cells, group.size());
+    if (!grid) {
+      core::log_info(
+          "sequence: the decoder runs whole on every rank, because {} ranks cannot each have a "
+          "cell of "
+          "a grid of {} patches",
+          group.size(), fmt::join(cells, "x"));
+      return;
+    }
+    core::log_info("sequence: the decoder's maps are cut into {} tiles of a grid of {} patches",
+                   fmt::join(grid->parts(), "x"), fmt::join(cells, "x"));
+    tiles_.emplace(group, *grid);
+    segmenter_->set_tiles(&*tiles_);
+  }
+
   models::Model& model_;
+  models::Segmenter* segmenter_ = nullptr;
+  std::optional<HaloTiles> tiles_;
   std::optional<TokenBorder> border_;
   std::map<int, std::unique_ptr<Division>> divisions_;  // by how many ranks exchange heads
 };

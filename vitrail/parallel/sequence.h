@@ -1,5 +1,6 @@
 #pragma once
-/// Sequence parallelism: ranks share the tokens of every sample inside the trunks; the ends see whole samples.
+/// Sequence parallelism: ranks share the tokens of every sample inside the trunks, and the maps of convolutional decoders
+/// (halo.h); other ends see whole samples.
 ///
 /// Border    each rank takes an equal run of consecutive tokens (the last one's may reach past the end: those mean
 ///           nothing and attention leaves them out); at the end of a trunk, and at its taps, tokens are gathered.
@@ -17,7 +18,7 @@
 
 namespace vitrail::parallel {
 
-/// Sets the borders of a model's trunks and the attention cores of their blocks. Must live as long as the model runs.
+/// Sets the borders of a model's trunks, the attention cores of their blocks and the tiles of its decoder. Must live as long as the model runs.
 class SequenceParallel {
  public:
   /// throws ConfigError when heads or tokens do not fit the ranks.
