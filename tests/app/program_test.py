@@ -3,6 +3,7 @@
 usage: program_test.py [test ...]; without names all of them. VITRAIL names the program.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -52,7 +53,6 @@ def test_a_run_leaves_what_the_contract_names(folder, recipe):
 def test_eval_report_and_predict_read_a_run(folder, recipe):
     run_folder = train(folder, recipe, "read", 1, "train.steps=40")
     expected = metrics(run_folder)[1][-1]["metrics"]
-    import json
     for weights in [[], ["--weights", run_folder], ["--weights", os.path.join(run_folder, "weights.safetensors")]]:
         done = must(["eval", recipe, "run.name=read", *weights])
         found = json.loads(done.stdout)["metrics"]
@@ -71,7 +71,6 @@ def test_eval_report_and_predict_read_a_run(folder, recipe):
 
 
 def test_probes_score_a_frozen_encoder(folder, recipe):
-    import json
     mae = ["run.name=probed", "model.kind=mae", "model.decoder_embed_dim=32", "model.decoder_depth=1",
            "model.decoder_num_heads=2", "model.drop_path_rate=0", "train.steps=40"]
     must(["train", recipe, *mae])
@@ -123,6 +122,105 @@ def test_predict_writes_masks(folder, recipe):
     share = right / (6 * 20 * 24)
     print(f"  dice of tiles {dice:.4f}, right pixels of whole images {share:.4f}")
     check(share > 0.95, f"only {share} of the pixels are right")  # background alone would be 0.85
+
+
+def write_pictures(folder, count, side=8):
+    """Grey pictures of squares and noise, one a file, in two folders."""
+    import random
+    from PIL import Image
+    draw = random.Random(5)
+    for i in range(count):
+        image = Image.new("L", (side, side), draw.randint(0, 90))
+        image.paste(draw.randint(120, 255), (i % 4, i % 3, i % 4 + 4, i % 3 + 3))
+        path = os.path.join(folder, "ab"[i % 2], f"{i:03}.png")
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        image.save(path)
+    return folder
+
+
+def tree(path):
+    """Every file below a path, or the file itself, with its bytes."""
+    if os.path.isfile(path):
+        return {"": read_bytes(path)}
+    return {os.path.relpath(os.path.join(at, name), path): read_bytes(os.path.join(at, name))
+            for at, _, names in os.walk(path) for name in names}
+
+
+def on_one_and_more(arguments, folder, name, ranks):
+    """Runs a verb with --output on one rank and on several, which must write the same bytes."""
+    outputs = {}
+    for n in [1, *ranks]:
+        output = os.path.join(folder, f"out{n}", name)
+        os.makedirs(os.path.dirname(output), exist_ok=True)
+        done = must([*arguments, "--output", output], n)
+        check(done.stdout.count(" -> ") == 1, f"{n} ranks must print one line but printed {done.stdout}")
+        outputs[n] = tree(output)
+        check(outputs[n], f"nothing in {output}")
+        check(outputs[n].keys() == outputs[1].keys(), f"{n} ranks wrote {sorted(outputs[n])}, one rank {sorted(outputs[1])}")
+        for file, data in outputs[1].items():
+            check(outputs[n][file] == data, f"{file or name} differs between {n} ranks and one")
+    print(f"  {arguments[0]} {name}: {len(outputs[1])} files, the same on 1 and {ranks} ranks")
+    return outputs[1]
+
+
+def test_predict_on_several_ranks_writes_what_one_rank_writes(folder, recipe):
+    if not MPIRUN:
+        return
+    pictures = write_pictures(os.path.join(folder, "pictures"), 150)  # two batches of 64 and one of 22
+    must(["train", recipe, "run.name=classes"])
+    classes = ["predict", recipe, "run.name=classes", "--input", pictures]
+    rows = on_one_and_more(classes, folder, "classes.csv", [2, 4])[""].decode().splitlines()
+    check(len(rows) == 151 and rows[0].startswith("file,class") and rows[1].split(",")[0].endswith("a/000.png"), rows[:2])
+    mae = ["run.name=mae", "model.kind=mae", "model.decoder_embed_dim=32", "model.decoder_depth=1",
+           "model.decoder_num_heads=2", "model.drop_path_rate=0", "train.steps=5"]
+    must(["train", recipe, *mae])
+    check(len(on_one_and_more(["predict", recipe, *mae, "--input", pictures], folder, "mae", [2])) == 600, "four pictures a file")
+    sap = ["run.name=sap", "model.kind=sap", "model.decoder_embed_dim=16", "model.num_classes=2", "model.drop_path_rate=0",
+           "train.steps=3", "data.batch_size=8", "eval.sources=[]", "data.sources=[{reader: random, root: '32'}]"]
+    must(["train", recipe, *sap])
+    few = write_pictures(os.path.join(folder, "few"), 7, 20)
+    masks = on_one_and_more(["predict", recipe, *sap, "--input", os.path.join(few, "*", "*.png")], folder, "masks", [2, 4])
+    check(len(masks) == 7, f"{sorted(masks)}")
+    # A file that only the second rank reads.
+    with open(os.path.join(pictures, "a", "140.png"), "w") as out:
+        out.write("broken")
+    done = run([*classes, "--output", os.path.join(folder, "broken.csv")], 2, timeout=60)
+    check(done.returncode == 3 and "140.png" in done.stderr, f"exit {done.returncode}\n{done.stderr}")
+    check(not os.path.exists(os.path.join(folder, "broken.csv")), "no half of a file")
+
+
+def test_sample_on_several_ranks_draws_what_one_rank_draws(folder, recipe):
+    if not MPIRUN:
+        return
+    model = ["run.name=draws", "model.kind=diffusion", "model.decoder=linear", "model.num_timesteps=10", "model.drop_path_rate=0",
+             "train.steps=5", "logging.html=false"]
+    must(["train", recipe, *model])
+    draw = ["sample", recipe, *model, "--count", "10", "--batch", "3", "--steps", "4"]
+    check(len(on_one_and_more(draw, folder, "folder", [2, 4])) == 11, "ten samples and a sheet")
+    on_one_and_more(draw, folder, "sheet.png", [2])
+    on_one_and_more([*draw, "--method", "ddpm"], folder, "samples.safetensors", [3])
+
+
+def test_ranks_that_share_samples_may_read_them_once(folder, recipe):
+    if not MPIRUN:
+        return
+    layout = ["parallel.strategy=ddp", "parallel.tensor=2", "train.steps=15"]
+    curves = {share: losses(train(folder, recipe, share, 4, *layout, f"data.share={share}")) for share in ["every_rank", "load_once"]}
+    check(len(curves["load_once"]) == 15 and curves["load_once"] == curves["every_rank"], f"{curves}")
+    weights = [read_bytes(os.path.join(folder, "runs", share, "weights.safetensors")) for share in curves]
+    check(weights[0] == weights[1], "weights differ")
+    evaluations = [json.loads(must(["eval", recipe, "run.name=load_once", *layout, f"data.share={share}", "--json"], 4).stdout)
+                   for share in curves]
+    check(evaluations[0] == evaluations[1] and evaluations[0]["samples"] == 81, f"{evaluations}")
+    pictures = write_pictures(os.path.join(folder, "pictures"), 64)
+    for i in range(0, 64, 2):
+        with open(os.path.join(pictures, "a", f"{i:03}.png"), "w") as out:
+            out.write("broken")
+    done = run(["train", recipe, *layout, "run.name=fails", "data.share=load_once",
+                f"data.sources=[{{reader: image_folder, root: {pictures}}}]"], 4, timeout=60)
+    lines = [line for line in done.stderr.splitlines() if ".png" in line]
+    check(done.returncode == 3 and lines and done.seconds < 30, f"exit {done.returncode} after {done.seconds:.0f} s\n{done.stderr}")
+    print(f"  tensor 2 x replicate 2: {done.seconds:.1f} s, {len(lines)} lines: {lines[0]}")
 
 
 def test_losses_do_not_depend_on_the_number_of_ranks(folder, recipe):

@@ -299,8 +299,9 @@ inline const std::vector<BadRecipe>& bad_sources() {
        "[config] data.read_timeout_s must be at least 0 but got -1  (command line: "
        "data.read_timeout_s=-1)"},
       {kSegmentation,
-       {"data.share=load_once"},
-       "[config] data.share is not in this version  (command line: data.share=load_once)"},
+       {"data.share=one_rank"},
+       "[config] data.share must be one of every_rank, load_once but got 'one_rank'  (command line: "
+       "data.share=one_rank)"},
       {kSegmentation,
        {"data.sources[0].resize=[0,16]"},
        "[config] data.sources[0].resize[0] must be at least 1 but got 0  (command line: "

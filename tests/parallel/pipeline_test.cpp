@@ -256,6 +256,38 @@ TEST_P(EveryModelInPipeline, EvaluatesOnEveryRankAsForwardDoes) {
   });
 }
 
+TEST_P(EveryModelInPipeline, GivesEveryTapOnEveryRankAsForwardDoes) {
+  vitrail::testing::use_one_thread();
+  const config::Model& options = GetParam().options;
+  const data::Batch whole = models::chain_batch(options, 4);
+  std::vector<std::string> taps{"embed", "blocks.0", "blocks.4", "norm"};
+  if (options.kind == "vit") taps.push_back("pool");
+  if (options.kind == "diffusion") taps.insert(taps.end(), {"noise", "time_embed"});
+  if (options.kind == "mae" && options.decoder == "transformer")
+    taps.insert(taps.end(), {"decoder_embed", "decoder_blocks.1", "decoder_norm"});
+  if (options.kind == "unetr" && options.skips) taps.insert(taps.end(), {"enc2", "dec3"});
+  models::Output expected;
+  {
+    const at::NoGradGuard no_grad;
+    expected = started(options)->forward(whole, models::draws_of(whole), taps);
+  }
+  ASSERT_EQ(expected.taps.size(), taps.size());
+  comm::run_thread_group(2, [&](comm::Communicator& world) {
+    vitrail::testing::use_one_thread();
+    Rank rank(world, options, {"interleaved", 2, 2, 2});
+    for (int again = 0; again < 2; ++again) {
+      const models::Output out = rank.pipeline.evaluate(whole, models::draws_of(whole), taps);
+      EXPECT_TRUE(at::equal(out.output, expected.output));
+      for (const std::string& tap : taps) {
+        ASSERT_TRUE(out.taps.contains(tap)) << tap;
+        EXPECT_TRUE(at::equal(out.taps.at(tap), expected.taps.at(tap))) << tap;
+      }
+    }
+    EXPECT_THROW(rank.pipeline.evaluate(whole, models::draws_of(whole), {"blocks.99"}),
+                 core::ConfigError);
+  });
+}
+
 TEST_P(EveryModelInPipeline, HoldsEveryUnitOnOneStageInEvenRuns) {
   const auto model = models::make_model_shapes(GetParam().options);
   for (const int stages : {1, 2, 3, 4, 7, 8}) {

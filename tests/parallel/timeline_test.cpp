@@ -43,6 +43,8 @@ TEST(Timeline, UncoveredTimeIsWhatNothingRunsBeside) {
   // [0, 1), [3, 5), [9, 10): overlapping exchanges count once.
   EXPECT_DOUBLE_EQ(uncovered_ms(ranges, {Lane::gather, Lane::reduce}, {Lane::compute}), 4.0);
   EXPECT_DOUBLE_EQ(uncovered_ms(ranges, {Lane::copy}, {Lane::compute}), 0.0);
+  // Ranges that always count do so beside compute too: [3.5, 6) instead of [3.5, 5), besides [3, 3.5).
+  EXPECT_DOUBLE_EQ(uncovered_ms(ranges, {Lane::gather}, {Lane::compute}, {Lane::reduce}), 5.0);
 }
 
 }  // namespace

@@ -163,7 +163,7 @@ TEST(LeafPrediction, OfClassesIsThatOfTheEvaluation) {
     PredictOptions options;
     options.input = place.file("images");
     options.output = place.file("classes.csv");
-    EXPECT_EQ(predict_files(recipe, options), kImages);
+    EXPECT_EQ(predict_files(recipe, *comm::self_communicator(), options), kImages);
     const auto rows = rows_of(options.output);
     ASSERT_EQ(rows.size(), static_cast<size_t>(kImages) + 1);
     double sum = 0;
@@ -200,7 +200,7 @@ TEST(LeafPrediction, OfMasksIsThatOfTheEvaluation) {
     PredictOptions options;
     options.input = place.file("flat");
     options.output = place.file("predicted");
-    EXPECT_EQ(predict_files(recipe, options), kImages);
+    EXPECT_EQ(predict_files(recipe, *comm::self_communicator(), options), kImages);
     EXPECT_NEAR(accuracy_of(options.output), accuracy, 1e-9) << model;  // whole pixels
     EXPECT_GT(accuracy, 0.5);
   }
@@ -217,7 +217,7 @@ TEST(LeafPrediction, OfLargeFilesGoesByWindowsOfTheModelsSize) {
   PredictOptions options;
   options.input = place.file("large");
   options.output = place.file("large-masks");
-  EXPECT_EQ(predict_files(recipe, options), 1);
+  EXPECT_EQ(predict_files(recipe, *comm::self_communicator(), options), 1);
   const std::string bytes = read_bytes(options.output + "/00000-0.png");
   const io::Image mask = io::decode_image(std::as_bytes(std::span(bytes)), "mask");
   EXPECT_EQ(mask.height, 50);
@@ -235,7 +235,7 @@ TEST(LeafPrediction, OfHiddenLeavesIsPastedToTheImage) {
     PredictOptions options;
     options.input = place.file("flat");
     options.output = place.file("hidden-pictures");
-    EXPECT_EQ(predict_files(recipe, options), kImages);
+    EXPECT_EQ(predict_files(recipe, *comm::self_communicator(), options), kImages);
     const auto pixels = [&](const char* part) {
       const std::string bytes = read_bytes(fmt::format("{}/00003-3-{}.png", options.output, part));
       return io::decode_image(std::as_bytes(std::span(bytes)), part).pixels;

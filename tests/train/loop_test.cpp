@@ -289,6 +289,38 @@ TEST(Loop, DrawnSamplesLeaveTheWeightsAsTheyWere) {
   EXPECT_FALSE(fs::exists(plain + "/report/picture-0-00-0.png"));
 }
 
+TEST(Loop, ADiffusionModelInStagesIsScoredAsAWholeOne) {
+  const Workplace place;
+  const std::vector<std::string> model{"model.kind=diffusion",   "model.decoder=linear",
+                                       "model.num_timesteps=10", "model.drop_path_rate=0",
+                                       "parallel.strategy=none", "train.steps=3",
+                                       "train.micro_batches=2"};
+  std::vector<std::string> in_stages = model;
+  in_stages.push_back("parallel.pipeline=2");
+  const auto one = train_alone(tiny_recipe(place, "one", model)).evaluation.at(0).metrics;
+  const auto two = train_together(tiny_recipe(place, "two", in_stages), 2).evaluation.at(0).metrics;
+  ASSERT_EQ(one.size(), two.size());
+  EXPECT_GT(one.size(), 1u) << "the noise itself must have been there to be compared with";
+  for (size_t i = 0; i < one.size(); ++i) {
+    EXPECT_EQ(one[i].first, two[i].first);
+    // Three steps apart by rounding: gradients of micro-batches add up alike, so that nothing was seen to differ.
+    EXPECT_NEAR(one[i].second, two[i].second, 1e-5 * std::abs(one[i].second)) << one[i].first;
+  }
+}
+
+TEST(Loop, OffloadOfParametersThatHasNoEffectIsSaid) {
+  const Workplace place;
+  const std::vector<std::string> layout{"parallel.strategy=zero3", "parallel.offload=parameters",
+                                        "parallel.persist_below=0", "train.steps=2"};
+  const auto log_of = [](const RunResult& result) {
+    return read_bytes(result.folder + "/log.txt");
+  };
+  EXPECT_THAT(log_of(train_alone(tiny_recipe(place, "alone", layout))),
+              HasSubstr("weights stay on the device"));
+  EXPECT_THAT(log_of(train_together(tiny_recipe(place, "both", layout), 2)),
+              testing::Not(HasSubstr("weights stay on the device")));
+}
+
 TEST(Loop, AnOutputThatCannotBeWrittenIsNamed) {
   const Workplace place;
   std::ofstream(place.file("file")) << "x";

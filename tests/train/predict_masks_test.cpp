@@ -53,7 +53,8 @@ config::Recipe recipe_of(std::vector<int64_t> size, const std::string& reader) {
 
 int64_t predict(PixelModel& model, const config::Recipe& recipe, const std::string& input,
                 const std::string& output) {
-  return predict_masks(model, recipe, recipe.data.sources.front(), input, output, at::kCPU);
+  return predict_masks(model, recipe, recipe.data.sources.front(), *comm::self_communicator(),
+                       input, output, at::kCPU);
 }
 
 std::vector<std::string> names_in(const std::string& folder) {

@@ -73,6 +73,16 @@ TEST(ProbeRun, BothKindsTellTheClassesAndEveryLayoutSaysTheSame) {
   }
 }
 
+TEST(ProbeRun, EveryRankTakesItsShareHoweverTrainingDividedTheModel) {
+  const Workplace place;
+  const SplitResult one = probe(mae_recipe(place, "whole"), "knn", 1,
+                                {.weights = train(mae_recipe(place, "whole", {"train.steps=3"}))})
+                              .at(0);
+  const auto divided =
+      mae_recipe(place, "whole", {"train.steps=3", "parallel.strategy=none", "parallel.tensor=2"});
+  EXPECT_EQ(probe(divided, "knn", 2).at(0).metrics, one.metrics);
+}
+
 TEST(ProbeRun, ARankWithoutSamplesTakesPart) {
   const Workplace place;
   const auto recipe = mae_recipe(

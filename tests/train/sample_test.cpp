@@ -184,17 +184,17 @@ TEST(SampleRecipe, WritesASheetAFileOrAFolder) {
   options.draw.count = 7;
   options.draw.steps = 2;
   options.output = place.file("sheet.png");
-  sample_recipe(resolved, options);
+  sample_recipe(resolved, *comm::self_communicator(), options);
   const io::Image sheet = io::read_image(options.output);
   // Three columns (classes), three rows, 8 x 12 pixels four times enlarged, gaps of 2.
   EXPECT_EQ(sheet.width, 3 * (48 + 2) + 2);
   EXPECT_EQ(sheet.height, 3 * (32 + 2) + 2);
   options.output = place.file("all.safetensors");
-  sample_recipe(resolved, options);
+  sample_recipe(resolved, *comm::self_communicator(), options);
   const auto tensors = models::read_tensors(options.output);
   ASSERT_EQ(tensors.size(), 2u);
   options.output = place.file("folder");
-  sample_recipe(resolved, options);
+  sample_recipe(resolved, *comm::self_communicator(), options);
   std::set<std::string> names;
   for (const auto& entry : std::filesystem::directory_iterator(options.output))
     names.insert(entry.path().filename().string());
@@ -210,7 +210,7 @@ TEST(SampleRecipe, VolumesBecomeArraysAndSlices) {
   options.draw.count = 4;
   options.draw.steps = 2;
   options.output = place.file("volumes");
-  sample_recipe(resolved, options);
+  sample_recipe(resolved, *comm::self_communicator(), options);
   const io::NpyFile volume = io::NpyFile::open(place.file("volumes/00003.npy"));
   EXPECT_THAT(volume.shape(), testing::ElementsAre(2, 8, 4, 8));
   // Two columns of three slices of 8, twice enlarged to 48.
@@ -253,7 +253,7 @@ TEST(SampleRecipe, DrawsWithTheMovingAverageOfARun) {
     options.weights = weights;
     options.draw.count = 3;
     options.output = place.file("out.safetensors");
-    sample_recipe(resolved, options);
+    sample_recipe(resolved, *comm::self_communicator(), options);
     for (const nn::NamedTensor& entry : models::read_tensors(options.output))
       if (entry.name == "image") return entry.tensor;
     return at::Tensor();

@@ -3,6 +3,7 @@
 #include "vitrail/train/predict.h"
 
 #include "vitrail/app/verbs.h"
+#include "vitrail/app/version.h"
 
 namespace vitrail::app {
 
@@ -34,13 +35,12 @@ void add_predict(Program& program) {
       ->required();
   verb->callback([&program, arguments] {
     program.selected = [arguments](Session& session) {
-      const config::ResolvedRecipe resolved = arguments->recipe.load();
-      VT_REQUIRE(ConfigError, session.launch().size == 1,
-                 "[predict] runs on one rank but got {}; start it without a launcher",
-                 session.launch().size);
+      const config::ResolvedRecipe resolved = arguments->recipe.load(session);
       arguments->options.launch = session.launch();
-      const int64_t images = train::predict_files(resolved, arguments->options);
-      fmt::print("{} images -> {}\n", images, arguments->options.output);
+      arguments->options.version = program_version();
+      const int64_t images = train::predict_files(resolved, session.world(), arguments->options);
+      if (session.is_main_rank())
+        fmt::print("{} images -> {}\n", images, arguments->options.output);
     };
   });
 }

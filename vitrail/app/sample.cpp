@@ -3,7 +3,7 @@
 #include "vitrail/train/sample.h"
 
 #include "vitrail/app/verbs.h"
-#include "vitrail/core/error.h"
+#include "vitrail/app/version.h"
 
 namespace vitrail::app {
 
@@ -49,10 +49,7 @@ void declare(CLI::App& verb, Arguments& arguments) {
 }
 
 void run(Session& session, Arguments& arguments) {
-  const config::ResolvedRecipe resolved = arguments.recipe.load();
-  VT_REQUIRE(ConfigError, session.launch().size == 1,
-             "[sample] runs on one rank but got {}; start it without a launcher",
-             session.launch().size);
+  const config::ResolvedRecipe resolved = arguments.recipe.load(session);
   train::DrawOptions& draw = arguments.options.draw;
   draw.method =
       arguments.method == "ddpm" ? models::SamplingMethod::ddpm : models::SamplingMethod::ddim;
@@ -61,8 +58,10 @@ void run(Session& session, Arguments& arguments) {
   draw.seed = arguments.seed.value_or(static_cast<uint64_t>(resolved.recipe.run.seed));
   draw.clip = !arguments.no_clip;
   arguments.options.launch = session.launch();
-  train::sample_recipe(resolved, arguments.options);
-  fmt::print("{} samples -> {}\n", draw.count, arguments.options.output);
+  arguments.options.version = program_version();
+  train::sample_recipe(resolved, session.world(), arguments.options);
+  if (session.is_main_rank())
+    fmt::print("{} samples -> {}\n", draw.count, arguments.options.output);
 }
 
 }  // namespace

@@ -36,13 +36,9 @@ bool contains(const std::vector<std::string>& words, const std::string& word) {
 
 const std::vector<NotYet>& not_yet_table() {
   static const std::vector<NotYet> table{
-      // words of known keys
       {"model.kind", {"rat", "vit_detection"}, {}, ""},
       {"data.sources[].reader", {"hdf5"}, {}, ""},
       {"train.precision", {"fp16", "fp8"}, {}, ""},
-      {"train.engine", {"fused"}, {}, ""},
-      // keys
-      {"data.share", {}, {"every_rank"}, ""},
   };
   return table;
 }

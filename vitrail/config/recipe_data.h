@@ -79,7 +79,8 @@ struct Source {
           "raw: type of a number: uint8 ... float64, with < or > in front for the byte order");
     visit("shape", self.shape, "raw: length of each axis of a file, the last one fastest");
     visit("offset", self.offset, "raw: bytes before the first number");
-    visit("channels", self.channels, "which channels of a file are used, in this order; empty = all");
+    visit("channels", self.channels,
+          "which channels of a file are used, in this order; empty = all");
     visit("labels", self.labels,
           "file, folder or glob of masks (of target values where model.loss compares values), in "
           "the order of the images");
@@ -143,6 +144,7 @@ struct Data {
   double max_broken = 0.01;
   double read_timeout_s = 600;
   int64_t read_retries = 1;
+  Choice share{"every_rank", {"every_rank", "load_once"}};
   Choice patching{"auto", {"auto", "loader", "step"}};
   double cache_gib = 2.0;
   Choice mixing{"sample", {"sample", "batch", "rank"}};
@@ -165,6 +167,10 @@ struct Data {
           "a read that takes longer counts as broken; 0 = never");
     visit("read_retries", self.read_retries,
           "how often a read that failed or took too long is tried again");
+    visit("share", self.share,
+          "ranks that need the same samples (pipeline, sequence, tensor): each reads them for "
+          "itself, "
+          "or the first of them reads and sends them to the others");
     visit("patching", self.patching,
           "where adaptive leaves are made: by the loader's threads, in the step on the model's "
           "device, or auto: in the step on a GPU or behind augmentation done there");

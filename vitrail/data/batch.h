@@ -1,6 +1,7 @@
 #pragma once
 /// Sample and Batch: all that models know of data.
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -51,12 +52,15 @@ struct Batch {
   int64_t size() const {
     return image.defined() ? image.size(0) : leaf_tokens.defined() ? leaf_tokens.size(0) : 0;
   }
-  /// Every tensor that holds one row per sample and is defined.
+  /// Every tensor that holds one row per sample, undefined ones too.
+  std::array<at::Tensor*, 14> columns() {
+    return {&image,    &label, &label_other, &label_share, &boxes,      &box_classes,  &mask_noise,
+            &timestep, &noise, &pixel_range, &leaf_tokens, &leaf_boxes, &augment_plan, &sample_ids};
+  }
+  /// Those of them that are defined.
   std::vector<at::Tensor*> rows() {
     std::vector<at::Tensor*> defined;
-    for (at::Tensor* tensor :
-         {&image, &label, &label_other, &label_share, &boxes, &box_classes, &mask_noise, &timestep,
-          &noise, &pixel_range, &leaf_tokens, &leaf_boxes, &augment_plan, &sample_ids})
+    for (at::Tensor* tensor : columns())
       if (tensor->defined()) defined.push_back(tensor);
     return defined;
   }

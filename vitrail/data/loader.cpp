@@ -59,6 +59,7 @@ class Loader::Impl {
              "[data] the start must lie within an epoch of {} batches but is epoch {}, batch {}",
              order().batches_per_epoch(), start.epoch, start.batch);
     state_ = scheduled_ = wrapped(start);
+    if (!options_.reads) return;
     try {
       filler_->start();
       schedule();
@@ -70,6 +71,7 @@ class Loader::Impl {
   ~Impl() { filler_->stop(); }
 
   Batch next() {
+    VT_CHECK(options_.reads, "[data] a loader that reads nothing has no batches; call skip()");
     PendingBatch& front = *pending_.front();
     const core::Stopwatch watch;
     filler_->wait(front);
@@ -83,6 +85,11 @@ class Loader::Impl {
     spare_memory();
     schedule();
     return batch;
+  }
+
+  void skip() {
+    VT_CHECK(!options_.reads, "[data] a loader that reads must give its batches; call next()");
+    state_ = wrapped({state_.epoch, state_.batch + 1});
   }
 
   const SourceList& list() const { return filler_->list(); }
@@ -184,6 +191,7 @@ Loader::~Loader() = default;
 int64_t Loader::samples() const { return impl_->list().size(); }
 int64_t Loader::batches_per_epoch() const { return impl_->order().batches_per_epoch(); }
 Batch Loader::next() { return impl_->next(); }
+void Loader::skip() { impl_->skip(); }
 LoaderState Loader::state() const { return impl_->state(); }
 std::vector<SourceProgress> Loader::progress() const { return impl_->progress(); }
 double Loader::waited_ms() const { return impl_->waited_ms(); }

@@ -59,6 +59,8 @@ struct LoaderOptions {
   Mixing mixing = Mixing::sample;
   std::vector<int64_t> ranks_per_source;  // Mixing::rank; empty = by measured cost
   Patching patching = Patching::automatic;
+  /// False: knows lists, order and place, but reads no sample: skip() takes the place of next().
+  bool reads = true;
 };
 
 /// The options of a recipe's training: data.*, run.seed. pin: the run's device is a GPU.
@@ -134,6 +136,9 @@ class Loader {
   /// The next batch, on the host; at the end of an epoch goes on with the next. Order is kept
   /// whatever the threads do.
   Batch next();
+  /// Goes on as next() does without a batch, which another rank reads.
+  /// throws Error: options.reads is true.
+  void skip();
   LoaderState state() const;
   /// Of each source, as it follows from state(). Mixing::sample: the expected numbers, since a batch
   /// draws from all of them.

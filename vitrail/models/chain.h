@@ -35,9 +35,14 @@ class Chain {
   /// In what trunk t runs; flow.condition_BD goes into it.
   virtual nn::Context context(int t, const Flow& flow, const data::Batch& batch,
                               const nn::Draws& draws) = 0;
-  /// End t: makes flow.x_BTD of the batch (t = 0) or of the trunk before; the last end fills `out`.
+  /// End t: makes flow.x_BTD of the batch (t = 0) or of the trunk before; the last end fills `out`. Those of `wanted`
+  /// that this end knows go to out.taps.
   virtual void run_end(int t, Flow& flow, const data::Batch& batch, const nn::Draws& draws,
-                       Output& out) = 0;
+                       Output& out, const std::vector<std::string>& wanted) = 0;
+  /// Name of a block as a tap of the whole model: "decoder_blocks.3".
+  virtual std::string tap_of_block(int trunk, int block) const = 0;
+  /// throws ConfigError naming the taps that exist when one is unknown.
+  virtual void check_taps(const std::vector<std::string>& wanted) const = 0;
   /// The end that uses an end's unit (UnitSpec without a stack).
   virtual int end_of(const std::string& unit) const = 0;
 };
@@ -49,9 +54,9 @@ struct ChainPiece {
   nn::BlockRange range;
 };
 
-/// Runs one piece on what flows; the taps of a trunk are gathered in flow.inner until the next end has read them. All
-/// pieces in order are Model::forward.
+/// Runs one piece on what flows; the taps of a trunk are gathered in flow.inner until the next end has read them. Those of
+/// `wanted` that the piece makes go to out.taps. All pieces in order are Model::forward.
 void run(Chain& chain, const ChainPiece& piece, Flow& flow, const data::Batch& batch,
-         const nn::Draws& draws, Output& out);
+         const nn::Draws& draws, Output& out, const std::vector<std::string>& wanted = {});
 
 }  // namespace vitrail::models

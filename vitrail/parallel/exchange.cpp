@@ -21,7 +21,7 @@ using torch::autograd::variable_list;
 at::Tensor exchanged(const at::Tensor& x, comm::Communicator& group) {
   const at::Tensor in = x.contiguous();
   at::Tensor out = at::empty_like(in);
-  const TimedScope timed(in.device(), Lane::exchange, current_stream(in.device()), "all-to-all");
+  const TimedScope timed(in.device(), Lane::blocking, current_stream(in.device()), "all-to-all");
   group.all_to_all(buffer_of(in), buffer_of(out), current_stream(in.device())).wait();
   return out;
 }
@@ -51,6 +51,8 @@ struct SumGradients : torch::autograd::Function<SumGradients> {
   }
   static variable_list backward(AutogradContext* node, const variable_list& gradients) {
     const at::Tensor sum = gradients[0].contiguous().clone();
+    const TimedScope timed(sum.device(), Lane::blocking, current_stream(sum.device()),
+                           "sum gradients");
     group_at(node->saved_data["group"])
         .all_reduce(buffer_of(sum), comm::Reduce::sum, current_stream(sum.device()))
         .wait();
@@ -79,7 +81,7 @@ at::Tensor gather_runs(const at::Tensor& x, int64_t whole, comm::Communicator& g
   std::vector<int64_t> shape = in.sizes().vec();
   shape.insert(shape.begin(), group.size());
   const at::Tensor out = at::empty(shape, in.options());
-  const TimedScope timed(in.device(), Lane::exchange, current_stream(in.device()), "gather tokens");
+  const TimedScope timed(in.device(), Lane::blocking, current_stream(in.device()), "gather tokens");
   group.all_gather(buffer_of(in), buffer_of(out), current_stream(in.device())).wait();
   shape.erase(shape.begin());
   shape[1] *= group.size();

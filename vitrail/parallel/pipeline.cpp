@@ -92,7 +92,8 @@ class Pipeline::Impl {
   at::Tensor run(const std::vector<data::Batch>& micro_batches,
                  const std::function<nn::Draws(const data::Batch&)>& draws_of,
                  const PassHooks& hooks);
-  models::Output evaluate(const data::Batch& batch, const nn::Draws& draws);
+  models::Output evaluate(const data::Batch& batch, const nn::Draws& draws,
+                          const std::vector<std::string>& taps);
   std::string describe() const;
 
  private:
@@ -130,6 +131,9 @@ class Pipeline::Impl {
   void forward(Step& step, const Action& action, std::vector<at::Tensor> inputs);
   void backward(Step& step, const Action& action, const std::vector<at::Tensor>& gradients);
   at::Tensor shared_loss(at::Tensor loss);
+  /// The first stage's that has it, on every stage.
+  at::Tensor shared_tap(const std::map<std::string, at::Tensor>& found, const std::string& name,
+                        const std::string& key);
 
   models::Model& model_;
   ScheduleKind kind_;
@@ -210,7 +214,7 @@ void Pipeline::Impl::backward(Step& step, const Action& action,
 at::Tensor Pipeline::Impl::shared_loss(at::Tensor loss) {
   if (!links_) return loss;
   std::vector<at::Tensor> tensors{std::move(loss)};
-  links_->broadcast(tensors, "loss");
+  links_->broadcast(tensors, "loss", ranks_ - 1);
   return tensors.front();
 }
 
@@ -236,17 +240,32 @@ at::Tensor Pipeline::Impl::run(const std::vector<data::Batch>& micro_batches,
   return shared_loss(step.loss);
 }
 
-models::Output Pipeline::Impl::evaluate(const data::Batch& given, const nn::Draws& draws) {
+at::Tensor Pipeline::Impl::shared_tap(const std::map<std::string, at::Tensor>& found,
+                                      const std::string& name, const std::string& key) {
+  for (int owner = 0; owner < ranks_; ++owner) {
+    std::vector<at::Tensor> value(1);
+    if (owner == rank_ && found.contains(name)) value[0] = found.at(name);
+    links_->broadcast(value, fmt::format("{} of {} {}", name, owner, key), owner);
+    if (value[0].defined()) return value[0];
+  }
+  return {};
+}
+
+models::Output Pipeline::Impl::evaluate(const data::Batch& given, const nn::Draws& draws,
+                                        const std::vector<std::string>& taps) {
   const at::NoGradGuard no_grad;
-  if (!links_) return model_.forward(given, draws);
+  if (!links_) return model_.forward(given, draws, taps);
+  chain_of(model_).check_taps(taps);
   const data::Batch batch = model_.prepared(given, draws);
   const std::string key = shape_key(batch, draws);
   models::Output out;
+  std::map<std::string, at::Tensor> found;
   std::vector<Transfer> sent;
   for (int part = 0; part < parts_; ++part) {
     std::vector<at::Tensor> inputs;
     if (stage_of(part) > 0) inputs = links_->receive(key_of(part, key)).done();
-    StagePass pass = parts_of_[part].forward(std::move(inputs), batch, draws);
+    StagePass pass = parts_of_[part].forward(std::move(inputs), batch, draws, taps);
+    found.merge(pass.out.taps);
     if (parts_of_[part].is_last())
       out = std::move(pass.out);
     else
@@ -255,8 +274,12 @@ models::Output Pipeline::Impl::evaluate(const data::Batch& given, const nn::Draw
   for (Transfer& transfer : sent) transfer.done();
   links_->finish();
   std::vector<at::Tensor> tensors{out.output, out.loss, out.mask};
-  links_->broadcast(tensors, key);
-  return {tensors[0], tensors[1], tensors[2], {}};
+  links_->broadcast(tensors, key, ranks_ - 1);
+  models::Output shared{tensors[0], tensors[1], tensors[2], {}};
+  for (const std::string& tap : taps)
+    if (const at::Tensor value = shared_tap(found, tap, key); value.defined())
+      shared.taps[tap] = value;
+  return shared;
 }
 
 std::string Pipeline::Impl::describe() const {
@@ -281,8 +304,9 @@ at::Tensor Pipeline::run(const std::vector<data::Batch>& micro_batches,
   return impl_->run(micro_batches, draws_of, hooks);
 }
 
-models::Output Pipeline::evaluate(const data::Batch& batch, const nn::Draws& draws) {
-  return impl_->evaluate(batch, draws);
+models::Output Pipeline::evaluate(const data::Batch& batch, const nn::Draws& draws,
+                                  const std::vector<std::string>& taps) {
+  return impl_->evaluate(batch, draws, taps);
 }
 
 std::string Pipeline::describe() const { return impl_->describe(); }

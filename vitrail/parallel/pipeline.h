@@ -39,8 +39,10 @@ class Pipeline {
   at::Tensor run(const std::vector<data::Batch>& micro_batches,
                  const std::function<nn::Draws(const data::Batch&)>& draws_of,
                  const PassHooks& hooks);
-  /// Forward without gradients; the output is on every stage.
-  models::Output evaluate(const data::Batch& batch, const nn::Draws& draws);
+  /// Forward without gradients; the output is on every stage, with the taps of all.
+  /// throws ConfigError when the model has no such tap.
+  models::Output evaluate(const data::Batch& batch, const nn::Draws& draws,
+                          const std::vector<std::string>& taps = {});
   /// "pipeline of 2 ranks x 1 parts, 1f1b: embed to blocks.5", this rank's units; empty for one rank.
   std::string describe() const;
 

@@ -4,6 +4,7 @@
 
 #include "vitrail/core/error.h"
 #include "vitrail/ops/dtype.h"
+#include "vitrail/parallel/timeline.h"
 
 namespace vitrail::parallel {
 namespace {
@@ -23,10 +24,10 @@ PipelineLinks::PipelineLinks(Groups& groups, bool ring)
       ranks_(groups.mesh().size(comm::Axis::pipeline)),
       rank_(groups.mesh().coordinate(comm::Axis::pipeline)) {
   groups_.along({comm::Axis::pipeline});
-  make_lanes(ring);
+  make_queues(ring);
 }
 
-void PipelineLinks::make_lanes(bool ring) {
+void PipelineLinks::make_queues(bool ring) {
   const int links = ring ? ranks_ : ranks_ - 1;
   const int next = (rank_ + 1) % ranks_, before = (rank_ + ranks_ - 1) % ranks_;
   for (int color = 0; color < 3; ++color) {
@@ -45,8 +46,8 @@ void PipelineLinks::make_lanes(bool ring) {
   }
 }
 
-comm::Communicator& PipelineLinks::host_beside(Lane& lane) {
-  return groups_.device().is_cpu() ? lane.group() : groups_.mesh().along({comm::Axis::pipeline});
+comm::Communicator& PipelineLinks::host_beside(TransferQueue& queue) {
+  return groups_.device().is_cpu() ? queue.group() : groups_.mesh().along({comm::Axis::pipeline});
 }
 
 Transfer PipelineLinks::send_on(const std::vector<at::Tensor>& tensors, const std::string& key) {
@@ -78,8 +79,7 @@ void PipelineLinks::finish() {
   telling_.clear(), sent_back_.clear();
 }
 
-void PipelineLinks::broadcast(std::vector<at::Tensor>& tensors, const std::string& key) {
-  const int root = ranks_ - 1;
+void PipelineLinks::broadcast(std::vector<at::Tensor>& tensors, const std::string& key, int root) {
   comm::Communicator& group = groups_.along({comm::Axis::pipeline});
   auto known = shared_.find(key);
   if (known == shared_.end()) {
@@ -87,6 +87,8 @@ void PipelineLinks::broadcast(std::vector<at::Tensor>& tensors, const std::strin
     broadcast_shapes(groups_.mesh().along({comm::Axis::pipeline}), root, shapes);
     known = shared_.emplace(key, shapes).first;
   }
+  const TimedScope timed(groups_.device(), Lane::blocking, current_stream(groups_.device()),
+                         "share with stages");
   tensors.resize(known->second.size());
   for (size_t i = 0; i < tensors.size(); ++i) {
     const TensorShape& shape = known->second[i];

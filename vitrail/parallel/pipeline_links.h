@@ -1,5 +1,5 @@
 #pragma once
-/// The lanes between a rank of a pipeline and its two neighbours.
+/// The queues between a rank of a pipeline and its two neighbours.
 ///
 /// Links     r -> r + 1 for what flows, back for gradients; with several parts a rank also from the last rank to rank 0. Each
 ///           has a communicator of its own per rank and direction: a rank that waits in one holds up no other.
@@ -30,16 +30,16 @@ class PipelineLinks {
   Transfer receive_back(const Shapes& shapes);
   /// Before memory of a step is used again.
   void finish();
-  /// The last rank's tensors to all; `key` as above.
-  void broadcast(std::vector<at::Tensor>& tensors, const std::string& key);
+  /// The tensors of rank `root` to all; `key` as above.
+  void broadcast(std::vector<at::Tensor>& tensors, const std::string& key, int root);
 
  private:
-  comm::Communicator& host_beside(Lane& lane);
-  void make_lanes(bool ring);
+  comm::Communicator& host_beside(TransferQueue& queue);
+  void make_queues(bool ring);
 
   Groups& groups_;
   int ranks_, rank_;
-  std::optional<Lane> on_, from_before_, back_, from_behind_;
+  std::optional<TransferQueue> on_, from_before_, back_, from_behind_;
   std::map<std::string, Shapes> arriving_, shared_;
   std::set<std::string> told_;
   std::deque<Transfer> telling_, sent_back_;

@@ -20,10 +20,10 @@ models::Flow flow_of(const std::vector<at::Tensor>& tensors) {
 }
 
 StagePass Stage::forward(std::vector<at::Tensor> inputs, const data::Batch& batch,
-                         const nn::Draws& draws) {
+                         const nn::Draws& draws, const std::vector<std::string>& taps) {
   StagePass pass;
   if (pieces_.empty()) {
-    pass.out = model_.forward(batch, draws);
+    pass.out = model_.forward(batch, draws, taps);
     return pass;
   }
   if (at::GradMode::is_enabled())
@@ -31,7 +31,7 @@ StagePass Stage::forward(std::vector<at::Tensor> inputs, const data::Batch& batc
       if (input.defined()) input.set_requires_grad(true);
   models::Flow flow = flow_of(inputs);
   for (const models::ChainPiece& piece : pieces_)
-    models::run(*model_.chain(), piece, flow, batch, draws, pass.out);
+    models::run(*model_.chain(), piece, flow, batch, draws, pass.out, taps);
   pass.inputs = std::move(inputs);
   if (!is_last_) pass.outputs = tensors_of(flow);
   return pass;

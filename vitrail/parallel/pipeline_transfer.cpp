@@ -8,6 +8,7 @@
 
 #include "vitrail/core/error.h"
 #include "vitrail/ops/dtype.h"
+#include "vitrail/parallel/timeline.h"
 
 namespace vitrail::parallel {
 namespace {
@@ -65,9 +66,11 @@ Transfer::Transfer(std::vector<at::Tensor> tensors, std::vector<comm::Work> work
       event_(std::move(event)) {}
 
 std::vector<at::Tensor> Transfer::done() {
+  if (!event_) return std::exchange(tensors_, {});
+  const TimedScope timed(device_, Lane::blocking, current_stream(device_), "wait for stage");
   for (comm::Work& work : works_) work.wait();
   works_.clear();
-  if (event_) event_->make_wait(current_stream(device_));
+  event_->make_wait(current_stream(device_));
   event_.reset();
   return std::exchange(tensors_, {});
 }
@@ -91,15 +94,19 @@ void broadcast_shapes(comm::Communicator& host, int root, Shapes& shapes) {
   shapes = unpacked(header);
 }
 
-Lane::Lane(comm::Communicator& group, at::Device device, int peer)
-    : group_(group), device_(device), peer_(peer), stream_(side_stream(device)) {}
+TransferQueue::TransferQueue(comm::Communicator& group, at::Device device, int peer)
+    : group_(group),
+      device_(device),
+      peer_(peer),
+      peer_text_(std::to_string(peer)),
+      stream_(side_stream(device)) {}
 
-void Lane::connect(bool sends) {
+void TransferQueue::connect(bool sends) {
   const at::Tensor token = at::zeros({1}, at::TensorOptions().dtype(at::kFloat).device(device_));
   sends ? send({token}).done() : receive(shapes_of({token})).done();
 }
 
-Transfer Lane::send(const std::vector<at::Tensor>& tensors) {
+Transfer TransferQueue::send(const std::vector<at::Tensor>& tensors) {
   std::vector<at::Tensor> sent;
   for (const at::Tensor& tensor : tensors)
     sent.push_back(tensor.defined() ? tensor.detach().contiguous() : tensor);
@@ -107,13 +114,16 @@ Transfer Lane::send(const std::vector<at::Tensor>& tensors) {
   event.record(current_stream(device_));
   event.make_wait(stream_);
   std::vector<comm::Work> works;
-  for (const at::Tensor& tensor : sent)
-    if (tensor.defined()) works.push_back(group_.send(buffer_of(tensor), peer_, stream_));
+  {
+    const TimedScope timed(device_, Lane::exchange, stream_, "send to stage", peer_text_);
+    for (const at::Tensor& tensor : sent)
+      if (tensor.defined()) works.push_back(group_.send(buffer_of(tensor), peer_, stream_));
+  }
   event.record(stream_);
   return {std::move(sent), std::move(works), device_, std::move(event)};
 }
 
-Transfer Lane::receive(const Shapes& shapes) {
+Transfer TransferQueue::receive(const Shapes& shapes) {
   std::vector<at::Tensor> tensors;
   for (const TensorShape& shape : shapes)
     tensors.push_back(
@@ -125,8 +135,11 @@ Transfer Lane::receive(const Shapes& shapes) {
   event.record(current_stream(device_));
   event.make_wait(stream_);
   std::vector<comm::Work> works;
-  for (const at::Tensor& tensor : tensors)
-    if (tensor.defined()) works.push_back(group_.receive(buffer_of(tensor), peer_, stream_));
+  {
+    const TimedScope timed(device_, Lane::exchange, stream_, "receive from stage", peer_text_);
+    for (const at::Tensor& tensor : tensors)
+      if (tensor.defined()) works.push_back(group_.receive(buffer_of(tensor), peer_, stream_));
+  }
   event.record(stream_);
   return {std::move(tensors), std::move(works), device_, std::move(event)};
 }

@@ -1,11 +1,12 @@
 #pragma once
 /// Lists of tensors on their way between neighbouring stages.
 ///
-/// Order     a lane carries messages from one rank to one other, so that nothing in it can wait for anything but the two.
-/// Streams   on a GPU transfers run on the lane's own stream; the compute stream waits for what it receives, and before
+/// Order     a queue carries messages from one rank to one other, so that nothing in it can wait for anything but the two.
+/// Streams   on a GPU transfers run on the queue's own stream; the compute stream waits for what it receives, and before
 ///           memory that was sent is used again. The host waits for nothing, once connections stand.
 
 #include <optional>
+#include <string>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -47,12 +48,12 @@ Transfer send_shapes(comm::Communicator& host, int to, const Shapes& shapes);
 Shapes receive_shapes(comm::Communicator& host, int from);
 void broadcast_shapes(comm::Communicator& host, int root, Shapes& shapes);
 
-class Lane {
+class TransferQueue {
  public:
-  /// `group` is for buffers on `device` and used by this lane only.
-  Lane(comm::Communicator& group, at::Device device, int peer);
+  /// `group` is for buffers on `device` and used by this queue only.
+  TransferQueue(comm::Communicator& group, at::Device device, int peer);
   /// Makes the connection, since the first transfer of a pair lets the host wait for its peer. Both sides call it, in
-  /// the same order of lanes.
+  /// the same order of queues.
   void connect(bool sends);
   Transfer send(const std::vector<at::Tensor>& tensors);
   Transfer receive(const Shapes& shapes);
@@ -63,6 +64,7 @@ class Lane {
   comm::Communicator& group_;
   at::Device device_;
   int peer_;
+  std::string peer_text_;
   void* stream_;
 };
 

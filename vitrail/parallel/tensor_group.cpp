@@ -20,7 +20,7 @@ Pending TensorGroup::start(Where where, at::Tensor input, at::Tensor result, Cal
   Pending pending{std::move(result), std::move(input), {}, std::nullopt};
   void* compute = current_stream(device_);
   if (where == Where::here) {
-    const TimedScope timed(device_, Lane::exchange, compute, "tensor exchange");
+    const TimedScope timed(device_, Lane::blocking, compute, "tensor exchange");
     pending.work = call(compute);
     return pending;
   }
@@ -59,8 +59,17 @@ Pending TensorGroup::reduce_scatter(const at::Tensor& x, Where where) const {
 }
 
 at::Tensor TensorGroup::await(Pending& pending) const {
-  pending.work.wait();
-  if (pending.done) pending.done->make_wait(current_stream(device_));
+  const auto wait = [&] {
+    pending.work.wait();
+    if (pending.done) pending.done->make_wait(current_stream(device_));
+  };
+  if (pending.done || device_.is_cpu()) {
+    const TimedScope timed(device_, Lane::blocking, current_stream(device_),
+                           "wait for tensor ranks");
+    wait();
+  } else {
+    wait();  // the compute stream itself carried it
+  }
   pending.input.reset();
   return std::exchange(pending.result, {});
 }

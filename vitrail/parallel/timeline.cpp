@@ -26,7 +26,8 @@ bool contains(const std::vector<Lane>& lanes, Lane lane) {
 }  // namespace
 
 const char* name(Lane lane) {
-  constexpr const char* names[] = {"host", "compute", "gather", "reduce", "exchange", "copy"};
+  constexpr const char* names[] = {"host",     "compute", "gather",  "reduce",
+                                   "exchange", "copy",    "blocking"};
   return names[static_cast<size_t>(lane)];
 }
 
@@ -86,21 +87,22 @@ Recording::~Recording() {
 }
 
 double uncovered_ms(const std::vector<TimedRange>& ranges, const std::vector<Lane>& busy,
-                    const std::vector<Lane>& beside) {
+                    const std::vector<Lane>& beside, const std::vector<Lane>& always) {
   // Change of the number of open ranges of each kind, at each moment.
-  std::map<double, std::array<int, 2>> changes;
+  const std::array<const std::vector<Lane>*, 3> kinds{&busy, &beside, &always};
+  std::map<double, std::array<int, 3>> changes;
   for (const TimedRange& range : ranges)
-    for (const int kind : {0, 1}) {
-      if (!contains(kind == 0 ? busy : beside, range.lane)) continue;
-      ++changes[range.start_ms][static_cast<size_t>(kind)];
-      --changes[range.end_ms][static_cast<size_t>(kind)];
+    for (size_t kind = 0; kind < kinds.size(); ++kind) {
+      if (!contains(*kinds[kind], range.lane)) continue;
+      ++changes[range.start_ms][kind];
+      --changes[range.end_ms][kind];
     }
   double total = 0, since = 0;
-  std::array<int, 2> open{};
+  std::array<int, 3> open{};
   for (const auto& [time, change] : changes) {
-    if (open[0] > 0 && open[1] == 0) total += time - since;
+    if ((open[0] > 0 && open[1] == 0) || open[2] > 0) total += time - since;
     since = time;
-    open[0] += change[0], open[1] += change[1];
+    for (size_t kind = 0; kind < open.size(); ++kind) open[kind] += change[kind];
   }
   return total;
 }

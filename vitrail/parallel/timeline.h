@@ -15,8 +15,9 @@
 
 namespace vitrail::parallel {
 
-/// host: what the host does, by its clock; the others: work on a stream of the device.
-enum class Lane { host, compute, gather, reduce, exchange, copy };
+/// host: what the host does, by its clock; the others: work on a stream of the device. blocking: exchanges that the
+/// compute stream carries itself or waits for, within its ranges; nothing is computed meanwhile.
+enum class Lane { host, compute, gather, reduce, exchange, copy, blocking };
 const char* name(Lane lane);
 
 struct TimedRange {
@@ -86,8 +87,8 @@ class TimedScope {
   size_t number_ = 0;
 };
 
-/// Milliseconds in which ranges of the lanes `busy` run and none of `beside` does.
+/// Milliseconds in which ranges of the lanes `busy` run and none of `beside` does, or any of `always` runs.
 double uncovered_ms(const std::vector<TimedRange>& ranges, const std::vector<Lane>& busy,
-                    const std::vector<Lane>& beside);
+                    const std::vector<Lane>& beside, const std::vector<Lane>& always = {});
 
 }  // namespace vitrail::parallel

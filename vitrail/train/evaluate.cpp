@@ -81,11 +81,13 @@ data::LoaderOptions evaluation_loader(const config::Recipe& recipe, int64_t data
 }
 
 Evaluator::Evaluator(const std::vector<config::Source>& sources, const config::Recipe& recipe,
-                     int64_t data_rank, int64_t data_ranks, bool pin)
+                     int64_t data_rank, int64_t data_ranks, bool pin, BatchShare* share)
     : model_options_(recipe.model),
       leaves_(recipe.model),
-      seed_(static_cast<uint64_t>(recipe.run.seed)) {
-  const data::LoaderOptions options = evaluation_loader(recipe, data_rank, data_ranks, pin);
+      seed_(static_cast<uint64_t>(recipe.run.seed)),
+      share_(share) {
+  data::LoaderOptions options = evaluation_loader(recipe, data_rank, data_ranks, pin);
+  options.reads = !share || share->reads();
   for (const config::Source& source : sources)
     splits_.push_back({source, std::make_unique<data::Loader>(std::vector<config::Source>{source},
                                                               recipe.model, options)});
@@ -139,7 +141,7 @@ SplitResult Evaluator::run_split(Split& split, models::Task task, const ForwardP
   SplitResult result;
   result.split = data::source_name(split.source);
   for (int64_t i = 0; i < split.loader->batches_per_epoch(); ++i) {
-    const data::Batch padded = split.loader->next();
+    const data::Batch padded = share_ ? share_->next(*split.loader) : split.loader->next();
     const data::Batch samples = without_padding(padded);
     const bool counts = samples.size() > 0;
     // Weights that are divided are gathered by all ranks together, so a rank without samples makes the pass too.
@@ -205,7 +207,9 @@ std::vector<SplitResult> evaluate_recipe(const config::ResolvedRecipe& resolved,
   set_threads(recipe.run, options.launch);
   handshake(world, resolved, options.version, device);
   comm::Mesh mesh = make_mesh(world, recipe.parallel, options.launch);
-  Evaluator evaluator(sources, recipe, mesh.data_rank(), mesh.data_size(), device.is_cuda());
+  BatchShare share(mesh, device, recipe.data.share == "load_once");
+  Evaluator evaluator(sources, recipe, mesh.data_rank(), mesh.data_size(), device.is_cuda(),
+                      &share);
   const auto model = models::make_model(recipe.model, static_cast<uint64_t>(recipe.run.seed));
   models::configure(*model, recipe.train);
   load_weights(*model, recipe, options.weights);

@@ -18,6 +18,7 @@
 #include "vitrail/models/metrics.h"
 #include "vitrail/models/model.h"
 #include "vitrail/parallel/engine.h"
+#include "vitrail/train/batch_share.h"
 #include "vitrail/train/examples.h"
 
 namespace vitrail::train {
@@ -54,10 +55,11 @@ ForwardPass forward_pass(parallel::Engine& engine);
 /// One named list of sources and the loader that reads it, in order, without augmentation.
 class Evaluator {
  public:
-  /// One split for each of `sources`, named by data::source_name. `pin` for GPU runs.
+  /// One split for each of `sources`, named by data::source_name. `pin` for GPU runs. `share`: how batches come to this
+  /// rank, outlives the evaluator; without one it reads for itself.
   /// throws ConfigError when the batch cannot be divided among the ranks; DataError.
   Evaluator(const std::vector<config::Source>& sources, const config::Recipe& recipe,
-            int64_t data_rank, int64_t data_ranks, bool pin);
+            int64_t data_rank, int64_t data_ranks, bool pin, BatchShare* share = nullptr);
 
   /// Every rank calls it with its `group`, the data ranks: those who share its samples (pipeline, sequence, tensor) count
   /// the same ones for themselves. Every rank gets the same metrics and makes equally many passes.
@@ -79,6 +81,7 @@ class Evaluator {
   models::LeafMaker
       leaves_;  // made before the model's pass, since metrics and pictures need them too
   uint64_t seed_;
+  BatchShare* share_;
   std::vector<Split> splits_;
 };
 

@@ -28,6 +28,7 @@
 #include "vitrail/train/schedule.h"
 #include "vitrail/train/step.h"
 #include "vitrail/train/trace.h"
+#include "vitrail/train/tuning.h"
 
 namespace vitrail::train {
 
@@ -79,6 +80,7 @@ class Run {
   std::unique_ptr<CheckpointReader> checkpoint_;
 
   // --- data
+  BatchShare share_;
   data::Loader loader_;
   Evaluator evaluator_;
   int64_t steps_per_epoch_, total_steps_, first_step_;
@@ -90,6 +92,7 @@ class Run {
   parallel::Engine engine_;
   Optimizer optimizer_;
   Step step_;
+  Tuning tuning_;
 
   // --- while it runs
   std::unique_ptr<Trace> trace_;
@@ -113,6 +116,14 @@ std::unique_ptr<CheckpointReader> open_checkpoint(const std::string& path) {
 comm::Communicator& checked_group(const config::Recipe& recipe, comm::Mesh& mesh) {
   check_layout(recipe, mesh);
   return mesh.along({comm::Axis::replicate, comm::Axis::shard});
+}
+
+data::LoaderOptions training_loader(const config::Recipe& recipe, const comm::Mesh& mesh,
+                                    at::Device device, const BatchShare& share) {
+  data::LoaderOptions options =
+      data::loader_options(recipe, mesh.data_rank(), mesh.data_size(), device.is_cuda());
+  options.reads = share.reads();
+  return options;
 }
 
 /// Fresh weights, or those the recipe starts from; a resumed run gets its own later.
@@ -150,12 +161,11 @@ Run::Run(const config::ResolvedRecipe& resolved, comm::Communicator& world,
       folder_(recipe_.run),
       resumed_(resolve_resume(options.resume, folder_.path(), world)),
       checkpoint_(open_checkpoint(resumed_.path)),
-      loader_(
-          recipe_.data.sources, recipe_.model,
-          data::loader_options(recipe_, mesh_.data_rank(), mesh_.data_size(), device_.is_cuda()),
-          checkpoint_ ? checkpoint_->info().loader : data::LoaderState{}),
+      share_(mesh_, device_, recipe_.data.share == "load_once"),
+      loader_(recipe_.data.sources, recipe_.model, training_loader(recipe_, mesh_, device_, share_),
+              checkpoint_ ? checkpoint_->info().loader : data::LoaderState{}),
       evaluator_(recipe_.eval.sources, recipe_, mesh_.data_rank(), mesh_.data_size(),
-                 device_.is_cuda()),
+                 device_.is_cuda(), &share_),
       steps_per_epoch_(loader_.batches_per_epoch()),
       total_steps_(recipe_.train.steps ? *recipe_.train.steps
                                        : recipe_.train.epochs.value_or(1) * steps_per_epoch_),
@@ -168,6 +178,7 @@ Run::Run(const config::ResolvedRecipe& resolved, comm::Communicator& world,
             Schedule(recipe_.train.schedule, recipe_.train.optimizer.lr, total_steps_),
             recipe_.train, static_cast<uint64_t>(recipe_.run.seed),
             may_record(recipe_.parallel) && options.trace.empty()),
+      tuning_(*model_, recipe_.train, device_, folder_.path() + "/tuning.txt"),
       meter_(device_, mesh_.world().size(), steps_per_epoch_, recipe_.data.batch_size, facts_) {}
 
 /// What is known before the first step, by name.
@@ -232,6 +243,11 @@ void Run::start() {
     log_.line(fmt::format("skipped {}: {}", skipped.path, skipped.reason));
   for (const auto& [name, value] : division().rows())
     log_.line(fmt::format("{:<16}{}", name, value));
+  if (recipe_.parallel.offload == "parameters" && !engine_.units().host_weights())
+    log_.line(
+        fmt::format("{:<16}weights stay on the device, since no other rank has a part of them; "
+                    "parallel.offload=parameters does no more than optimizer here",
+                    "offload"));
   if (checkpoint_)
     log_.line(fmt::format("{:<16}step {} of {}, from {}", "resumed", first_step_, total_steps_,
                           resumed_.path));
@@ -264,7 +280,8 @@ void Run::train() {
       before;  // its loss is on the host by the time the next step is under way
   for (int64_t done = first_step_ + 1; done <= total_steps_; ++done) {
     trace(done - 1);
-    const StepReport report = step_.run(loader_);
+    const StepReport report = step_.run(loader_, &share_);
+    tuning_.after_step(main_rank_);
     if (before) result_.losses.push_back(before->loss());
     before = report;
     meter_.add(report);

@@ -21,8 +21,10 @@
 #include "vitrail/models/model.h"
 #include "vitrail/parallel/device.h"
 #include "vitrail/train/assembly.h"
+#include "vitrail/train/handshake.h"
 #include "vitrail/train/pictures.h"
 #include "vitrail/train/predict_masks.h"
+#include "vitrail/train/turns.h"
 
 namespace vitrail::train {
 
@@ -112,8 +114,10 @@ std::string csv_heading(int64_t columns) {
   return text + '\n';
 }
 
-void add_rows(std::string& csv, const std::vector<std::string>& files, int64_t first,
-              const at::Tensor& logits, int64_t columns, const std::vector<std::string>& names) {
+std::string class_rows(const std::vector<std::string>& files, int64_t first,
+                       const at::Tensor& logits, int64_t columns,
+                       const std::vector<std::string>& names) {
+  std::string csv;
   const auto [shares, classes] =
       at::topk(at::softmax(logits.to(at::kCPU, at::kFloat), 1), columns, 1);
   for (int64_t i = 0; i < logits.size(0); ++i) {
@@ -127,6 +131,7 @@ void add_rows(std::string& csv, const std::vector<std::string>& files, int64_t f
     }
     csv += csv_field(files[first + i]) + best + row + '\n';
   }
+  return csv;
 }
 
 std::string values_heading(int64_t columns) {
@@ -135,8 +140,9 @@ std::string values_heading(int64_t columns) {
   return text + '\n';
 }
 
-void add_value_rows(std::string& csv, const std::vector<std::string>& files, int64_t first,
-                    const at::Tensor& output) {
+std::string value_rows(const std::vector<std::string>& files, int64_t first,
+                       const at::Tensor& output) {
+  std::string csv;
   const at::Tensor values = output.to(at::kCPU, at::kFloat).contiguous();
   for (int64_t i = 0; i < values.size(0); ++i) {
     csv += csv_field(files[first + i]);
@@ -144,6 +150,7 @@ void add_value_rows(std::string& csv, const std::vector<std::string>& files, int
       csv += fmt::format(",{:.9g}", values[i][k].item<float>());
     csv += '\n';
   }
+  return csv;
 }
 
 void write_pictures(const std::string& folder, const std::string& file, int64_t index,
@@ -172,8 +179,8 @@ config::Source input_source(const config::Recipe& recipe) {
 
 /// A class or values for each image, or what a masked autoencoder makes of it.
 int64_t predict_images(models::Model& model, const config::Recipe& recipe,
-                       const config::Source& source, const PredictOptions& options,
-                       at::Device device) {
+                       const config::Source& source, comm::Communicator& world,
+                       const PredictOptions& options, at::Device device) {
   const bool classifies = model.task() == models::Task::classification;
   VT_REQUIRE(ConfigError, recipe.model.image_size.size() == 2,
              "[predict] image files have 2 sides but model.image_size has {}",
@@ -185,37 +192,37 @@ int64_t predict_images(models::Model& model, const config::Recipe& recipe,
       classifies ? class_names(recipe) : std::vector<std::string>{};
   const bool of_values = model.task() == models::Task::regression;
   const bool writes_csv = classifies || of_values;
-  std::string csv = of_values ? values_heading(recipe.model.num_classes) : csv_heading(columns);
   if (!writes_csv) core::make_directories(options.output);
   const models::LeafMaker leaves(recipe.model);
   const auto total = static_cast<int64_t>(files.size());
-  for (int64_t first = 0; first < total; first += kBatch) {
+  const auto predict_batch = [&](int64_t number) -> std::string {
+    const int64_t first = number * kBatch;
     data::Batch batch =
         on_device(batches.read(files, first, std::min(kBatch, total - first)), device);
     const nn::Draws draws{static_cast<uint64_t>(recipe.run.seed), 0, batch.sample_ids, false};
     batch = leaves.with_leaves(std::move(batch), draws);
     const models::Output output = model.forward(batch, draws);
-    if (classifies) {
-      add_rows(csv, files, first, output.output, columns, names);
-      continue;
-    }
-    if (of_values) {
-      add_value_rows(csv, files, first, output.output);
-      continue;
-    }
+    if (classifies) return class_rows(files, first, output.output, columns, names);
+    if (of_values) return value_rows(files, first, output.output);
     for (int64_t i = 0; i < batch.size(); ++i)
       write_pictures(
           options.output, files[first + i], first + i,
           masked_pictures(batch.image[i].cpu(), output.output[i].to(at::kCPU, at::kFloat),
                           output.mask[i].cpu(), recipe.model, source, leaves_of(batch, i)));
-  }
-  if (writes_csv) core::write_file_atomic(options.output, csv);
+    return {};
+  };
+  const std::string rows = in_turns(world, (total + kBatch - 1) / kBatch, predict_batch);
+  if (writes_csv && world.rank() == 0)
+    core::write_file_atomic(
+        options.output,
+        (of_values ? values_heading(recipe.model.num_classes) : csv_heading(columns)) + rows);
   return total;
 }
 
 }  // namespace
 
-int64_t predict_files(const config::ResolvedRecipe& resolved, const PredictOptions& options) {
+int64_t predict_files(const config::ResolvedRecipe& resolved, comm::Communicator& world,
+                      const PredictOptions& options) {
   const c10::NoGradGuard no_grad;
   const config::Recipe& recipe = resolved.recipe;
   VT_REQUIRE(ConfigError, !(recipe.model.kind == "diffusion"),
@@ -223,14 +230,17 @@ int64_t predict_files(const config::ResolvedRecipe& resolved, const PredictOptio
   const config::Source source = input_source(recipe);
   const at::Device device = choose_device(recipe.run, options.launch);
   set_threads(recipe.run, options.launch);
+  handshake(world, resolved, options.version, device);
   const auto model = models::make_model(recipe.model, static_cast<uint64_t>(recipe.run.seed));
   models::configure(*model, recipe.train);
   load_weights(*model, recipe, options.weights);
   models::move_parameters(*model, device, compute_dtype(recipe.train));
   const bool of_pixels = recipe.model.kind == "unetr" || recipe.model.kind == "sap";
-  if (of_pixels)
-    return predict_masks(*model, recipe, source, options.input, options.output, device);
-  return predict_images(*model, recipe, source, options, device);
+  const int64_t images = of_pixels ? predict_masks(*model, recipe, source, world, options.input,
+                                                   options.output, device)
+                                   : predict_images(*model, recipe, source, world, options, device);
+  world.barrier();
+  return images;
 }
 
 }  // namespace vitrail::train

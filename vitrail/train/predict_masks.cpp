@@ -21,6 +21,7 @@
 #include "vitrail/io/nifti.h"
 #include "vitrail/io/zarr_writer.h"
 #include "vitrail/train/sliding_window.h"
+#include "vitrail/train/turns.h"
 
 namespace vitrail::train {
 
@@ -257,7 +258,8 @@ SlidingWindow window_of(const config::Recipe& recipe, const config::Source& sour
   if (!source.overlap.empty())
     window.overlap = *std::max_element(source.overlap.begin(), source.overlap.end());
   window.variables = source.variables;
-  if (recipe.model.num_leaves() > 0) window.pixel_range = data::pixel_range_of(source, recipe.model);
+  if (recipe.model.num_leaves() > 0)
+    window.pixel_range = data::pixel_range_of(source, recipe.model);
   window.padding = padding_of(source, data::channels_of(source, recipe.model));
   return window;
 }
@@ -265,8 +267,8 @@ SlidingWindow window_of(const config::Recipe& recipe, const config::Source& sour
 }  // namespace
 
 int64_t predict_masks(models::Model& model, const config::Recipe& recipe,
-                      const config::Source& source, const std::string& input,
-                      const std::string& output, at::Device device) {
+                      const config::Source& source, comm::Communicator& world,
+                      const std::string& input, const std::string& output, at::Device device) {
   const config::Source files = files_of(source, input);
   check_model(recipe.model, files);
   const bool volumes = files.reader == "nifti" || files.reader == "image_stack" || source.slices;
@@ -275,7 +277,7 @@ int64_t predict_masks(models::Model& model, const config::Recipe& recipe,
       data::open_reader(files, model_of(recipe.model, std::vector<int64_t>(axes, 1)));
   const Segmenter segmenter(model, recipe.model, device, window_of(recipe, source));
   core::make_directories(output);
-  for (int64_t i = 0; i < reader->size(); ++i) {
+  in_turns(world, reader->size(), [&](int64_t i) -> std::string {
     const std::string path = reader->describe(i).path;
     data::Pixels pixels = reader->decode(i);
     const std::vector<int64_t> sides = pixels.sides;
@@ -286,7 +288,8 @@ int64_t predict_masks(models::Model& model, const config::Recipe& recipe,
       write_values(output, i, path, files.reader.value, found);
     else
       write_mask(output, i, path, files.reader.value, mask_bytes(found, source));
-  }
+    return {};
+  });
   return reader->size();
 }
 

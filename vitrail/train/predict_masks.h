@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "vitrail/comm/communicator.h"
 #include "vitrail/config/recipe.h"
 #include "vitrail/models/model.h"
 
@@ -22,11 +23,11 @@ namespace vitrail::train {
 /// A model of real values writes these: a NIfTI file for a NIfTI input and one value a pixel, else
 /// OUTPUT/NNNNN-NAME.zarr [V, sides...].
 /// A 2-D model segments volumes slice by slice across source.slices (default 0).
-/// Returns the number of images or volumes.
+/// Returns the number of images or volumes, of which each rank of `world` does every R-th; every rank calls it.
 /// Errors   DataError naming a file that cannot be read; ConfigError when the model has another
 ///          number of sides than the files, or more classes than a byte holds.
 int64_t predict_masks(models::Model& model, const config::Recipe& recipe,
-                      const config::Source& source, const std::string& input,
-                      const std::string& output, at::Device device);
+                      const config::Source& source, comm::Communicator& world,
+                      const std::string& input, const std::string& output, at::Device device);
 
 }  // namespace vitrail::train

@@ -88,11 +88,8 @@ std::vector<SplitResult> probe_recipe(const config::ResolvedRecipe& resolved,
   const at::Device device = choose_device(recipe.run, options.launch);
   set_threads(recipe.run, options.launch);
   handshake(world, resolved, options.version, device);
-  comm::Mesh mesh = make_mesh(world, recipe.parallel, options.launch);
-  VT_REQUIRE(ConfigError, mesh.data_size() == world.size(),
-             "[probe] a probe reads whole models on every rank, so only replicate and shard may "
-             "exceed 1 but got {}",
-             mesh.describe());
+  // Every rank holds the whole model, however the recipe divides it for training.
+  comm::Mesh mesh(world, comm::MeshShape{});
   const auto model = models::make_model(recipe.model, static_cast<uint64_t>(recipe.run.seed));
   models::configure(*model, recipe.train);
   load_weights(*model, recipe, options.weights);

@@ -9,6 +9,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/stack.h>
@@ -22,7 +23,9 @@
 #include "vitrail/models/diffusion.h"
 #include "vitrail/models/diffusion_noise.h"
 #include "vitrail/models/weights.h"
+#include "vitrail/parallel/exchange.h"
 #include "vitrail/train/assembly.h"
+#include "vitrail/train/handshake.h"
 #include "vitrail/train/pictures.h"
 
 namespace vitrail::train {
@@ -204,36 +207,113 @@ NoisePass noise_pass(const models::Model& model, parallel::Engine& engine) {
   };
 }
 
+namespace {
+
+/// Draws batches, each a function of its first sample's number.
+class BatchDrawer {
+ public:
+  BatchDrawer(models::Model& model, const config::Recipe& recipe, at::Device device,
+              const DrawOptions& options, const NoisePass& pass)
+      : diffusion_(dynamic_cast<models::Diffusion*>(&model)),
+        recipe_(recipe),
+        device_(device),
+        options_(options),
+        source_(first_source(recipe)),
+        variables_(variables_of(recipe.model, source_)),
+        sampler_{options.method, options.variance, steps_of(recipe.model, options)},
+        pass_(pass) {
+    VT_CHECK(diffusion_,
+             "[sample] the model must be a diffusion model as the recipe says but is not");
+    if (!pass_)
+      pass_ = [this](const data::Batch& noisy) { return diffusion_->predict_noise(noisy); };
+    shape_.push_back(variables_.empty() ? recipe.model.in_channels
+                                        : static_cast<int64_t>(variables_.size()));
+    shape_.insert(shape_.end(), recipe.model.image_size.begin(), recipe.model.image_size.end());
+    if (options.clip)
+      set_range(sampler_, source_, shape_[0], recipe.model.image_size.size(), device);
+  }
+  BatchDrawer(const BatchDrawer&) = delete;
+  BatchDrawer& operator=(const BatchDrawer&) = delete;
+
+  int64_t batches() const { return (options_.count + options_.batch - 1) / options_.batch; }
+  int64_t first(int64_t batch) const { return batch * options_.batch; }
+  int64_t count(int64_t batch) const {
+    return std::min(options_.batch, options_.count - first(batch));
+  }
+  at::Tensor labels(int64_t batch) const {
+    return labels_of(recipe_.model, options_, first(batch), count(batch));
+  }
+  /// Without values, for those of another rank.
+  at::Tensor blank(int64_t batch) const {
+    std::vector<int64_t> shape = shape_;
+    shape.insert(shape.begin(), count(batch));
+    return at::empty(shape, at::kFloat);
+  }
+  at::Tensor draw(int64_t batch) const {
+    const at::Tensor ids =
+        at::arange(first(batch), first(batch) + count(batch), at::kLong).to(device_);
+    Drawing drawing(pass_, options_, variables_, ids, labels(batch).to(device_), shape_);
+    const at::Tensor x = models::sample(
+        diffusion_->schedule(), sampler_, drawing.normal(models::NoiseDraw::start, 0),
+        [&](const at::Tensor& at_t, int64_t t) { return drawing.predict(at_t, t); },
+        [&](int64_t t) { return drawing.normal(models::NoiseDraw::step, t); });
+    std::vector<at::Tensor> images;
+    for (const at::Tensor& image : x.cpu().unbind(0))
+      images.push_back(denormalised(image, source_));
+    return at::stack(images);
+  }
+
+ private:
+  models::Diffusion* diffusion_;
+  const config::Recipe& recipe_;
+  at::Device device_;
+  const DrawOptions& options_;
+  config::Source source_;
+  std::vector<std::string> variables_;
+  std::vector<int64_t> shape_;  // of one sample
+  models::SamplerOptions sampler_;
+  NoisePass pass_;
+};
+
+}  // namespace
+
 Samples draw_samples(models::Model& model, const config::Recipe& recipe, at::Device device,
                      const DrawOptions& options, const NoisePass& pass) {
   const at::NoGradGuard no_grad;
   check_draw(recipe.model, options);
-  auto* diffusion = dynamic_cast<models::Diffusion*>(&model);
-  VT_CHECK(diffusion, "[sample] the model must be a diffusion model as the recipe says but is not");
-  const NoisePass own = [diffusion](const data::Batch& noisy) {
-    return diffusion->predict_noise(noisy);
-  };
-  const config::Source source = first_source(recipe);
-  const std::vector<std::string> variables = variables_of(recipe.model, source);
-  std::vector<int64_t> shape{variables.empty() ? recipe.model.in_channels
-                                               : static_cast<int64_t>(variables.size())};
-  shape.insert(shape.end(), recipe.model.image_size.begin(), recipe.model.image_size.end());
-  models::SamplerOptions sampler{options.method, options.variance, steps_of(recipe.model, options)};
-  if (options.clip) set_range(sampler, source, shape[0], recipe.model.image_size.size(), device);
-
+  const BatchDrawer drawer(model, recipe, device, options, pass);
   std::vector<at::Tensor> images, labels;
-  for (int64_t first = 0; first < options.count; first += options.batch) {
-    const int64_t count = std::min(options.batch, options.count - first);
-    labels.push_back(labels_of(recipe.model, options, first, count));
-    const at::Tensor ids = at::arange(first, first + count, at::kLong).to(device);
-    Drawing drawing(pass ? pass : own, options, variables, ids, labels.back().to(device), shape);
-    const at::Tensor x = models::sample(
-        diffusion->schedule(), sampler, drawing.normal(models::NoiseDraw::start, 0),
-        [&](const at::Tensor& at_t, int64_t t) { return drawing.predict(at_t, t); },
-        [&](int64_t t) { return drawing.normal(models::NoiseDraw::step, t); });
-    for (const at::Tensor& image : x.cpu().unbind(0)) images.push_back(denormalised(image, source));
+  for (int64_t batch = 0; batch < drawer.batches(); ++batch) {
+    images.push_back(drawer.draw(batch));
+    labels.push_back(drawer.labels(batch));
   }
-  return {at::stack(images), at::cat(labels)};
+  return {at::cat(images), at::cat(labels)};
+}
+
+Samples draw_together(models::Model& model, const config::Recipe& recipe, at::Device device,
+                      const DrawOptions& options, comm::Communicator& world) {
+  const at::NoGradGuard no_grad;
+  check_draw(recipe.model, options);
+  const BatchDrawer drawer(model, recipe, device, options, {});
+  const int64_t ranks = world.size(), rank = world.rank();
+  std::vector<at::Tensor> images, labels;
+  for (int64_t first = 0; first < drawer.batches(); first += ranks) {
+    at::Tensor mine;
+    if (first + rank < drawer.batches()) mine = drawer.draw(first + rank).contiguous();
+    if (rank > 0) {
+      if (mine.defined()) world.send(parallel::buffer_of(mine), 0).wait();
+      continue;
+    }
+    for (int64_t batch = first; batch < std::min(first + ranks, drawer.batches()); ++batch) {
+      if (batch > first) {
+        mine = drawer.blank(batch);
+        world.receive(parallel::buffer_of(mine), static_cast<int>(batch - first)).wait();
+      }
+      images.push_back(mine);
+      labels.push_back(drawer.labels(batch));
+    }
+  }
+  return rank == 0 ? Samples{at::cat(images), at::cat(labels)} : Samples{};
 }
 
 at::Tensor sheet(const Samples& samples, const config::Model& model) {
@@ -273,17 +353,21 @@ PictureTable sample_sheet(models::Model& model, const config::Recipe& recipe, at
   return table;
 }
 
-void sample_recipe(const config::ResolvedRecipe& resolved, const SampleOptions& options) {
+void sample_recipe(const config::ResolvedRecipe& resolved, comm::Communicator& world,
+                   const SampleOptions& options) {
   const config::Recipe& recipe = resolved.recipe;
   check_draw(recipe.model, options.draw);
   const at::Device device = choose_device(recipe.run, options.launch);
   set_threads(recipe.run, options.launch);
   set_determinism(recipe.run);
+  handshake(world, resolved, options.version, device);
   const auto model = models::make_model(recipe.model, static_cast<uint64_t>(recipe.run.seed));
   models::configure(*model, recipe.train);
   load_weights(*model, recipe, options.weights);
   models::move_parameters(*model, device, compute_dtype(recipe.train));
-  write_samples(draw_samples(*model, recipe, device, options.draw), recipe.model, options.output);
+  const Samples samples = draw_together(*model, recipe, device, options.draw, world);
+  if (world.rank() == 0) write_samples(samples, recipe.model, options.output);
+  world.barrier();
 }
 
 }  // namespace vitrail::train

@@ -14,6 +14,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "vitrail/comm/communicator.h"
 #include "vitrail/comm/launch.h"
 #include "vitrail/config/recipe.h"
 #include "vitrail/models/diffusion_sampler.h"
@@ -55,6 +56,11 @@ NoisePass noise_pass(const models::Model& model, parallel::Engine& engine);
 Samples draw_samples(models::Model& model, const config::Recipe& recipe, at::Device device,
                      const DrawOptions& options, const NoisePass& pass = {});
 
+/// The same with batches drawn by the ranks of `world` in turn; the samples are on rank 0, nothing on the others. Every
+/// rank calls it.
+Samples draw_together(models::Model& model, const config::Recipe& recipe, at::Device device,
+                      const DrawOptions& options, comm::Communicator& world);
+
 /// One picture [C, H, W] in [0, 1] of all samples in rows, a few slices of each volume side by side; small images are
 /// enlarged. With classes a row holds one of each (up to ten), else the picture is about square.
 at::Tensor sheet(const Samples& samples, const config::Model& model);
@@ -70,12 +76,16 @@ struct SampleOptions {
   std::string output;   // NAME.png, NAME.safetensors or a folder
   DrawOptions draw;
   comm::Launch launch;
+  std::string version;  // of the program, compared between ranks
 };
 
 /// What `vitrail sample` does. Weights of a checkpoint are the moving average when it holds one.
 /// Output   .png: the sheet; .safetensors: image [N, C, ...] and label [N]; else a folder: sheet.png and NNNNN.png (or
 ///          NNNNN-class-K.png), for volumes NNNNN.npy [C, D, H, W].
+/// Ranks    each holds the whole model, whatever the recipe's layout, and draws every R-th batch; rank 0 writes. The files
+///          are those of one rank, byte for byte where all have equally many threads. Every rank calls it.
 /// Errors   ConfigError as check_draw; CheckpointError for the weights.
-void sample_recipe(const config::ResolvedRecipe& resolved, const SampleOptions& options);
+void sample_recipe(const config::ResolvedRecipe& resolved, comm::Communicator& world,
+                   const SampleOptions& options);
 
 }  // namespace vitrail::train

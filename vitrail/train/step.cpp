@@ -83,11 +83,11 @@ void Step::set_step(int64_t step, int64_t skipped) {
   unchecked_ = nullptr;
 }
 
-StepReport Step::run(data::Loader& loader) {
+StepReport Step::run(data::Loader& loader, BatchShare* share) {
   const Clock::time_point start = Clock::now();
-  data::Batch batch = on_device(loader.next(), device_);
+  data::Batch batch = on_device(share ? share->next(loader) : loader.next(), device_);
   batch = data::augmented(std::move(batch), loader.image_size());
-  StepReport report = run(std::move(batch), loader.waited_ms());
+  StepReport report = run(std::move(batch), share ? share->waited_ms() : loader.waited_ms());
   report.step_ms = ms_since(start);
   return report;
 }

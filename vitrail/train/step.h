@@ -14,6 +14,7 @@
 #include "vitrail/data/loader.h"
 #include "vitrail/models/model.h"
 #include "vitrail/parallel/engine.h"
+#include "vitrail/train/batch_share.h"
 #include "vitrail/train/optimizer.h"
 #include "vitrail/train/recorded_pass.h"
 #include "vitrail/train/schedule.h"
@@ -52,7 +53,8 @@ class Step {
   /// throws ConfigError when micro_batches does not divide the local batch; NonFiniteError under
   /// the policy `stop`, alike on every rank, at the latest one step after the one it names (whose
   /// update was not applied).
-  StepReport run(data::Loader& loader);
+  /// `share`: how batches come to this rank; without one it reads for itself.
+  StepReport run(data::Loader& loader, BatchShare* share = nullptr);
   StepReport run(data::Batch batch, double data_wait_ms = 0);
 
   /// Waits for the last step and checks it as run() would; call before saving or ending.

@@ -69,7 +69,7 @@ Trace::~Trace() = default;
 
 double exposed_ms(const std::vector<parallel::TimedRange>& ranges) {
   return parallel::uncovered_ms(ranges, {Lane::gather, Lane::reduce, Lane::exchange, Lane::copy},
-                                {Lane::compute});
+                                {Lane::compute}, {Lane::blocking});
 }
 
 std::string to_chrome_events(const std::vector<parallel::TimedRange>& ranges, int rank,
@@ -80,8 +80,8 @@ std::string to_chrome_events(const std::vector<parallel::TimedRange>& ranges, in
                           {"pid", rank},
                           {"args", {{"name", fmt::format("rank {}, {}", rank, device)}}}}
                          .dump();
-  for (const Lane lane :
-       {Lane::host, Lane::compute, Lane::gather, Lane::reduce, Lane::exchange, Lane::copy})
+  for (const Lane lane : {Lane::host, Lane::compute, Lane::gather, Lane::reduce, Lane::exchange,
+                          Lane::copy, Lane::blocking})
     text += ",\n" + Json{{"ph", "M"},
                          {"name", "thread_name"},
                          {"pid", rank},

@@ -33,7 +33,8 @@ class Trace {
   std::vector<std::unique_ptr<BlockRanges>> blocks_;
 };
 
-/// Milliseconds of a rank's ranges in which it exchanges data and computes nothing beside it.
+/// Milliseconds of a rank's ranges in which it exchanges data and computes nothing beside it: exchanges that run while
+/// no range of the compute stream does, and those that this stream carries itself or waits for.
 double exposed_ms(const std::vector<parallel::TimedRange>& ranges);
 
 /// Chrome's JSON of one rank: an array's elements, without its brackets.
