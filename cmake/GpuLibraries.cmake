@@ -4,7 +4,8 @@
 #   CUTLASS         headers (PyPI nvidia-cutlass); optional
 # results: CUDA_RUNTIME, GPU_LIBRARIES, GPU_INCLUDES, VITRAIL_CUDNN_ENABLED, VITRAIL_CUTLASS_ENABLED
 option(VITRAIL_CUDNN "attention through cudnn-frontend where it is found; else the trunk uses LibTorch's" ON)
-option(VITRAIL_CUTLASS "fused matrix products through CUTLASS where its headers are found" ON)
+# Off: a minute of compilation for what only `vitrail bench gemm` runs yet.
+option(VITRAIL_CUTLASS "fused matrix products through CUTLASS where its headers are found" OFF)
 set(VITRAIL_CUDNN_ENABLED OFF)
 set(VITRAIL_CUTLASS_ENABLED OFF)
 set(GPU_LIBRARIES "")

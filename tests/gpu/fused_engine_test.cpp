@@ -28,8 +28,6 @@ struct GpuCase {
   int64_t tokens = kTokens;
 };
 
-void PrintTo(const GpuCase& c, std::ostream* out) { *out << c.name; }
-
 std::vector<GpuCase> gpu_cases() {
   GpuCase plain{.name = "Gelu", .options = {}};
   plain.options.width = kWidth, plain.options.num_heads = kHeads;
