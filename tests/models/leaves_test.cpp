@@ -9,6 +9,7 @@
 
 #include "tests/models/segmenter_cases.h"
 #include "vitrail/core/error.h"
+#include "vitrail/models/encoder.h"
 #include "vitrail/models/leaf_positions.h"
 #include "vitrail/models/parts.h"
 
@@ -148,6 +149,24 @@ TEST(LeafMaker, KeepsTheLeavesOfABatch) {
   const config::Model dense = base("vit");
   const data::Batch images = batch_of(dense);
   EXPECT_FALSE(LeafMaker(dense).with_leaves(images, draws_of(images)).leaf_tokens.defined());
+}
+
+TEST(LeafMaker, PutsPaddingBehindTheRealLeavesOfATree) {
+  for (const char* order : {"morton", "raster"}) {
+    config::Model options = adaptive("vit");
+    options.adaptive.order.value = order, options.adaptive.value_floor = 1;
+    data::Batch batch = blots(options, 3);
+    // A picture with edges in one corner, and one without any: neither fills a tree.
+    batch.image[1].slice(1, 16).zero_(), batch.image[1].slice(2, 16).zero_();
+    batch.image[2].zero_();
+    const data::Batch made = LeafMaker(options).with_leaves(batch, draws_of(batch));
+    const at::Tensor mask_BT = key_mask(options, made);
+    ASSERT_TRUE(key_mask_is_prefix(options));
+    const at::Tensor real_B = mask_BT.sum(1);
+    EXPECT_LT(real_B[2].item<int64_t>(), mask_BT.size(1)) << "no padding to look at";
+    for (int64_t b = 0; b < 3; ++b)
+      EXPECT_TRUE(mask_BT[b].slice(0, 0, real_B[b].item<int64_t>()).all().item<bool>()) << order;
+  }
 }
 
 TEST(LeafMaker, DrawsThresholdsByEpochAndSampleInTrainingOnly) {

@@ -31,6 +31,18 @@ at::Tensor cut_of_whole(const at::Tensor& x, double rate, const Window& window) 
   return x * keep;
 }
 
+TEST(Uniform, ReadsItsStepWhereTheKeySays) {
+  at::Tensor place = at::tensor({int32_t{7}}, at::kInt);
+  core::DrawKey here = kKey, there = kKey;
+  there.step_place = static_cast<const uint32_t*>(place.const_data_ptr());
+  for (const int32_t step : {7, 8}) {
+    place.fill_(step);
+    here.step = static_cast<uint32_t>(step);
+    EXPECT_TRUE(at::equal(uniform(there, ids(), 100), uniform(here, ids(), 100)));
+  }
+  EXPECT_FALSE(at::equal(uniform(there, ids(), 100), uniform(kKey, ids(), 100)));
+}
+
 TEST(DropoutOfAPart, EqualsThePartOfTheWhole) {
   struct Case {
     std::vector<int64_t> shape;
