@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "vitrail/core/error.h"
 #include "vitrail/core/log.h"
 #include "vitrail/kernels/gemm.h"
 #include "vitrail/nn/fused_engine.h"
@@ -12,11 +13,20 @@
 namespace vitrail::train {
 namespace {
 
-/// Of the first trunk; null: it does not run fused.
+/// Of the first trunk that runs fused; null: none does.
 const nn::FusedEngine* fused_engine_of(models::Model& model) {
   for (nn::Stack* stack : model.stacks())
     if (const auto* fused = dynamic_cast<const nn::FusedEngine*>(&stack->engine())) return fused;
   return nullptr;
+}
+
+/// Found before training begins: the table is written after the first step.
+void check_folder(const std::string& table) {
+  const std::filesystem::path folder = std::filesystem::path(table).parent_path();
+  VT_REQUIRE(ConfigError, folder.empty() || std::filesystem::is_directory(folder),
+             "[config] train.tuning_table must lie in a folder that exists but '{}' does not; make "
+             "it or name another",
+             folder.string());
 }
 
 }  // namespace
@@ -28,6 +38,7 @@ Tuning::Tuning(models::Model& model, const config::Train& options, at::Device de
       seconds_(options.tune_seconds),
       table_(options.tuning_table.empty() ? table : options.tuning_table),
       is_due_(device.is_cuda() && fused_engine_of(model)) {
+  check_folder(options.tuning_table);
   if (!is_due_ || table_.empty() || !std::filesystem::exists(table_)) return;
   const int known = ops::gemm_library(device_).load(table_);
   core::log_info("matrix products: {} choices of {} fit this device and library", known, table_);

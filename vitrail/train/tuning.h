@@ -13,7 +13,7 @@ namespace vitrail::train {
 class Tuning {
  public:
   /// Reads the table that train.tuning_table names, else `table` (empty: none). Does nothing unless the model's blocks run
-  /// fused on a GPU.
+  /// fused on a GPU. throws ConfigError when the folder of train.tuning_table does not exist.
   Tuning(models::Model& model, const config::Train& options, at::Device device,
          const std::string& table);
 
