@@ -422,20 +422,12 @@ inline const std::vector<BadRecipe>& bad_models() {
        "out or take another preset  (command line: model.preset=mae3d_2b)"},
       {kModel,
        {"model.preset=mae3d_8b", "model.kind=mea", "model.num_kv_heads=null"},
-       "[config] model.kind must be one of vit, mae, unetr, sap, diffusion but got 'mea'; did "
+       "[config] model.kind must be one of vit, mae, unetr, sap, diffusion, rat, vit_detection but got 'mea'; did "
        "you mean 'mae'?  (command line: model.kind=mea)"},
       {kModel,
        {"model.preset=mae3d_2c"},
        "[config] model.preset must be the name of a preset but got 'mae3d_2c'; did you mean "
        "'mae3d_2b'?  (command line: model.preset=mae3d_2c)"},
-      {kModel,
-       {"model.kind=rat"},
-       "[config] model.kind 'rat' is not in this version; there are vit, mae, unetr, sap, "
-       "diffusion  (command line: model.kind=rat)"},
-      {kModel,
-       {"model.kind=vit_detection"},
-       "[config] model.kind 'vit_detection' is not in this version; there are vit, mae, unetr, "
-       "sap, diffusion  (command line: model.kind=vit_detection)"},
       {kModel,
        {"model.aggregation.kind=mean"},
        "[config] model.aggregation.kind must be one of cross_attention, linear but got 'mean'  "

@@ -97,7 +97,7 @@ inline const std::vector<BadRecipe>& bad_readings() {
        "'rmsnorm'?  (r.yaml:1:15)"},
       {"model: {kind: vitt}\n",
        {},
-       "[config] model.kind must be one of vit, mae, unetr, sap, diffusion but got 'vitt'; did you "
+       "[config] model.kind must be one of vit, mae, unetr, sap, diffusion, rat, vit_detection but got 'vitt'; did you "
        "mean 'vit'?  "
        "(r.yaml:1:15)"},
       {"run: {device: tpu}\n",
@@ -122,17 +122,13 @@ inline const std::vector<BadRecipe>& bad_readings() {
        "image_stack, cifar, idx, nifti, npy, raw, tiff, zarr, n5, coco, voc, tar, digits, random "
        "but "
        "got 'image_foldr'; did you mean 'image_folder'?  (r.yaml:1:27)"},
-      {"train: {precision: fp8}\n",
-       {},
-       "[config] train.precision 'fp8' is not in this version; there are fp32, bf16  "
-       "(r.yaml:1:20)"},
       {"train: {engine: fusd}\n",
        {},
        "[config] train.engine must be one of auto, fused, autograd but got 'fusd'; did you mean 'fused'?  "
        "(r.yaml:1:17)"},
       {"train: {recompute: selectiv}\n",
        {},
-       "[config] train.recompute must be one of none, block, every_k, selective but got "
+       "[config] train.recompute must be one of none, cheap, block, every_k, selective but got "
        "'selectiv'; did you mean 'selective'?  (r.yaml:1:20)"},
       {"parallel: {strategy: zero4}\n",
        {},

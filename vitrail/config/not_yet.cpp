@@ -36,9 +36,7 @@ bool contains(const std::vector<std::string>& words, const std::string& word) {
 
 const std::vector<NotYet>& not_yet_table() {
   static const std::vector<NotYet> table{
-      {"model.kind", {"rat", "vit_detection"}, {}, ""},
       {"data.sources[].reader", {"hdf5"}, {}, ""},
-      {"train.precision", {"fp16", "fp8"}, {}, ""},
   };
   return table;
 }

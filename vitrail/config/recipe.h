@@ -14,6 +14,7 @@
 #include "vitrail/config/choice.h"
 #include "vitrail/config/recipe_data.h"
 #include "vitrail/config/recipe_model.h"
+#include "vitrail/config/recipe_train.h"
 
 namespace vitrail::config {
 
@@ -37,117 +38,6 @@ struct Run {
           "CPU threads for tensor operations per rank; 0 = cores / local ranks");
   }
   bool operator==(const Run&) const = default;
-};
-
-struct Optimizer {
-  Choice kind{"adamw", {"adamw", "sgd"}};
-  double lr = 1e-3;
-  std::vector<double> betas{0.9, 0.999};
-  double eps = 1e-8;
-  double weight_decay = 0.05;
-  double momentum = 0.9;
-  std::optional<double> layer_decay;
-
-  template <class Self, class Visitor>
-  static void fields(Self& self, Visitor& visit) {
-    visit("kind", self.kind, "update rule");
-    visit("lr", self.lr, "base learning rate, at the end of the warm-up");
-    visit("betas", self.betas, "adamw: decay of the two moments");
-    visit("eps", self.eps, "adamw: added to the root of the second moment");
-    visit("weight_decay", self.weight_decay,
-          "decoupled for adamw, added to the gradient for sgd; not on biases, norms, tokens and "
-          "position tables");
-    visit("momentum", self.momentum, "sgd: momentum");
-    visit("layer_decay", self.layer_decay,
-          "learning rate of the embedding and of each block as a power of this factor, 1 at the "
-          "head; null = the same everywhere");
-  }
-  bool operator==(const Optimizer&) const = default;
-};
-
-struct Schedule {
-  Choice kind{"cosine", {"cosine", "linear", "constant"}};
-  int64_t warmup_steps = 0;
-  double warmup_start_lr = 0.0;
-  double min_lr = 0.0;
-
-  template <class Self, class Visitor>
-  static void fields(Self& self, Visitor& visit) {
-    visit("kind", self.kind, "shape after the warm-up; stays at its last value past the end");
-    visit("warmup_steps", self.warmup_steps, "steps of linear rise from warmup_start_lr to lr");
-    visit("warmup_start_lr", self.warmup_start_lr, "learning rate of step 0 with a warm-up");
-    visit("min_lr", self.min_lr, "learning rate at the end");
-  }
-  bool operator==(const Schedule&) const = default;
-};
-
-struct Train {
-  std::optional<int64_t> epochs;
-  std::optional<int64_t> steps;
-  int64_t micro_batches = 1;
-  Choice precision{"fp32", {"fp32", "bf16"}};
-  Choice engine{"auto", {"auto", "fused", "autograd"}};
-  Choice attention{"sdpa", {"sdpa", "plain"}};
-  Choice attention_kernel{"auto", {"auto", "cudnn", "short", "narrow", "aten"}};
-  double tune_seconds = 2.0;
-  std::string tuning_table;
-  Optimizer optimizer;
-  Schedule schedule;
-  double clip_grad_norm = 0.0;
-  std::optional<double> ema_decay;
-  Choice recompute{"none", {"none", "block", "every_k", "selective"}};
-  int64_t recompute_every = 2;
-  bool offload_activations = false;
-  Choice cuda_graph{"auto", {"auto", "off"}};
-  Choice on_non_finite{"stop", {"stop", "skip"}};
-
-  template <class Self, class Visitor>
-  static void fields(Self& self, Visitor& visit) {
-    visit("epochs", self.epochs, "passes over the data; give this or steps");
-    visit("steps", self.steps, "optimizer steps; give this or epochs");
-    visit("micro_batches", self.micro_batches,
-          "pieces of a rank's batch whose gradients are added before one update");
-    visit("precision", self.precision,
-          "of weights and activations in the model; master weights, loss and norms' statistics are "
-          "fp32");
-    visit("engine", self.engine,
-          "how blocks run: fused has forward and backward of its own in few passes over memory, "
-          "autograd is the reference; auto takes the fastest that supports the options");
-    visit("attention", self.attention,
-          "library attention (scaled dot product) or the written-out formula");
-    visit("attention_kernel", self.attention_kernel,
-          "fused engine on a GPU: whose attention runs; auto times those that can at the start. "
-          "short: at most 320 "
-          "tokens, narrow: head widths 16 and 32");
-    visit("tune_seconds", self.tune_seconds,
-          "fused engine on a GPU: time for choosing the algorithm of each matrix product at the "
-          "start; 0 = the "
-          "library's own choice");
-    visit("tuning_table", self.tuning_table,
-          "fused engine on a GPU: file that keeps the choices for the next start; empty = in the "
-          "run's folder");
-    visit("optimizer", self.optimizer, "update rule");
-    visit("schedule", self.schedule, "learning rate over steps");
-    visit("clip_grad_norm", self.clip_grad_norm, "largest global gradient norm; 0 = no clipping");
-    visit(
-        "ema_decay", self.ema_decay,
-        "decay of an exponential moving average of the weights, used for evaluation; null = none");
-    visit("cuda_graph", self.cuda_graph,
-          "on a GPU, repeat the step as one launch where one rank trains and batches keep their "
-          "shapes; off: launch "
-          "every kernel every step");
-    visit(
-        "recompute", self.recompute,
-        "compute blocks again in backward and keep only their inputs: of every block, of every "
-        "recompute_every-th, or of every block but with the results of attention kept (selective)");
-    visit("recompute_every", self.recompute_every,
-          "recompute every_k: the first of each this many blocks is computed again");
-    visit("offload_activations", self.offload_activations,
-          "with recompute, keep what blocks save in host memory between forward and backward");
-    visit("on_non_finite", self.on_non_finite,
-          "a NaN or infinite gradient stops the run (exit code 6) or skips the update");
-  }
-  bool operator==(const Train&) const = default;
 };
 
 /// Axes of the mesh and how model, gradients and optimizer are laid over them (docs/parallel.md).

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "vitrail/config/choice.h"
+#include "vitrail/config/recipe_tasks.h"
 
 namespace vitrail::config {
 
@@ -138,7 +139,7 @@ struct MixedResolution {
 };
 
 struct Model {
-  Choice kind{"vit", {"vit", "mae", "unetr", "sap", "diffusion"}};
+  Choice kind{"vit", {"vit", "mae", "unetr", "sap", "diffusion", "rat", "vit_detection"}};
   std::string preset;
   std::vector<int64_t> image_size{224, 224};
   int64_t patch_size = 16;
@@ -199,10 +200,13 @@ struct Model {
   Choice time_conditioning{"input", {"input", "block"}};
   double time_drop_rate = 0.0;
   double class_drop_rate = 0.1;
+  // rat, detection
+  Rat rat;
+  Detection detection;
   // objective
   Choice loss{"cross_entropy",
               {"cross_entropy", "masked_mse", "mse", "dice", "dice_ce", "generalized_dice", "focal",
-               "dice_focal"}};
+               "dice_focal", "bce", "bce_dice", "boxes"}};
   double label_smoothing = 0.0;
   std::vector<double> class_weights;
   double focal_gamma = 2.0;
@@ -238,7 +242,8 @@ struct Model {
           "initial LayerScale value on both branches; null = none");
     visit("norm", self.norm, "normalisation layer");
     visit("norm_eps", self.norm_eps, "epsilon of the normalisation");
-    visit("mlp", self.mlp, "MLP form; gelu is the exact (erf) GELU, gelu_tanh its usual approximation");
+    visit("mlp", self.mlp,
+          "MLP form; gelu is the exact (erf) GELU, gelu_tanh its usual approximation");
     visit("mlp_hidden_dim", self.mlp_hidden_dim, "MLP hidden width; null = embed_dim * mlp_ratio");
     visit("drop_path_rate", self.drop_path_rate,
           "stochastic depth of the last block; linear over the blocks");
@@ -296,11 +301,14 @@ struct Model {
     visit("time_drop_rate", self.time_drop_rate, "diffusion: dropout inside the time embedding");
     visit("class_drop_rate", self.class_drop_rate,
           "diffusion with classes: share of training samples whose class is hidden, for guidance");
+    visit("rat", self.rat, "rat: scales, grouping attention, positions");
+    visit("detection", self.detection, "vit_detection, rat with head detection: queries and loss");
     visit(
         "loss", self.loss,
         "vit: cross_entropy, focal, mse (learns num_classes real values); mae: masked_mse (hidden "
         "patches), mse (all); unetr, sap: any but masked_mse (mse learns num_classes real values a "
-        "pixel); diffusion: mse");
+        "pixel), with bce and bce_dice for one class against the background (rat); diffusion: mse; "
+        "detection: boxes");
     visit("label_smoothing", self.label_smoothing, "cross-entropy label smoothing");
     visit("class_weights", self.class_weights,
           "weight of each class in cross-entropy and focal terms; empty = 1");

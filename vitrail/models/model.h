@@ -18,7 +18,7 @@ namespace vitrail::models {
 
 /// What a model is trained for; decides loss, metrics and pictures.
 /// regression: real values of a sample (vit) or of every pixel (unetr, sap), with model.loss mse.
-enum class Task { classification, reconstruction, segmentation, denoising, regression };
+enum class Task { classification, reconstruction, segmentation, denoising, regression, detection };
 
 struct Output {
   at::Tensor
@@ -27,6 +27,9 @@ struct Output {
   at::Tensor
       loss;  // scalar fp32, mean over the batch; undefined when the batch lacks what it needs
   at::Tensor mask;  // mae: [B, L], 1 = hidden
+  at::Tensor
+      boxes;  // detection: [B, Q, 4] centre x, centre y, width, height as shares of the image; output holds the
+      // logits [B, Q, classes + 1] (focal: [B, Q, classes])
   std::map<std::string, at::Tensor> taps;
 };
 
