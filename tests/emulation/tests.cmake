@@ -41,5 +41,5 @@ if(emulation_tests)
   target_compile_options(test_emulation PRIVATE -Wno-unknown-pragmas)
   target_link_libraries(test_emulation PRIVATE emulation_kernels emulation_plain torch_wheel GTest::gtest_main
                                                GTest::gmock)
-  gtest_discover_tests(test_emulation PROPERTIES LABELS unit TIMEOUT 300 DISCOVERY_TIMEOUT 120)
+  vitrail_add_parts(test_emulation 4)
 endif()
