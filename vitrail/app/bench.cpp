@@ -75,6 +75,7 @@ void add_step(CLI::App& bench, Program& program) {
       "layout");
   auto arguments = std::make_shared<Arguments>();
   arguments->recipe.add(*verb);
+  arguments->recipe.add_deepspeed(*verb);
   verb->add_option("--steps", arguments->options.steps, "timed steps")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
@@ -84,9 +85,14 @@ void add_step(CLI::App& bench, Program& program) {
   verb->add_flag(
       "--ceiling", arguments->options.ceiling,
       "also time the bare matrix products, attention and optimizer bytes at the same shapes");
+  verb->add_option(
+      "--profile", arguments->options.profile,
+      "on a GPU: file for a Chrome trace of three more steps with every kernel; prints the longest "
+      "kernels and the host's calls that allocate or wait");
   verb->add_option("--json", arguments->json, "file for the result as JSON; - = stdout");
   verb->callback([&program, arguments] {
     program.selected = [arguments](Session& session) {
+      if (session.is_main_rank()) check_folder("bench", "--profile", arguments->options.profile);
       if (session.is_main_rank()) check_folder("bench", "--json", arguments->json);
       const auto resolved = arguments->recipe.load(session);
       arguments->options.launch = session.launch();

@@ -82,6 +82,8 @@ StepBench bench_step(const config::ResolvedRecipe& resolved, comm::Communicator&
              world.size());
   const at::Device device = choose_device(recipe.run, options.launch);
   set_threads(recipe.run, options.launch);
+  VT_REQUIRE(ConfigError, options.profile.empty() || device.is_cuda(),
+             "[bench] --profile needs a GPU but the device is the CPU; see run.device");
   handshake(world, resolved, options.version, device);
   comm::Mesh mesh = make_mesh(world, recipe.parallel, options.launch);
   check_layout(recipe, mesh);
@@ -91,9 +93,8 @@ StepBench bench_step(const config::ResolvedRecipe& resolved, comm::Communicator&
   const ModelFacts facts = facts_of(*model);
   std::optional<ShapeRecorder> recorder;
   if (options.ceiling)
-    recorder.emplace(*model, [&] {
-      return nn::block_engine(recipe.train, nn::engine_options(recipe.train));
-    });
+    recorder.emplace(
+        *model, [&] { return nn::block_engine(recipe.train, nn::engine_options(recipe.train)); });
 
   const at::ScalarType dtype = compute_dtype(recipe.train);
   parallel::Engine engine(*model, recipe, mesh, device, dtype,
@@ -109,7 +110,6 @@ StepBench bench_step(const config::ResolvedRecipe& resolved, comm::Communicator&
       .preset = recipe.model.preset,
       .device = parallel::device_name(device),
       .precision = recipe.train.precision.value,
-      .engine = model->stacks().empty() ? "" : model->stacks().front()->engine().name(),
       .mesh = mesh.describe(),
       .layout = engine.describe(),
       .ranks = world.size(),
@@ -133,11 +133,16 @@ StepBench bench_step(const config::ResolvedRecipe& resolved, comm::Communicator&
       .wait();
   fill_rates(result, times, facts.flops_per_sample);
   step.settle();
+  if (!model->stacks().empty()) result.engine = model->stacks().front()->engine().name();
   result.peak_memory_gib =
       comm::max(world, static_cast<double>(parallel::peak_memory_bytes(device)) / kGib);
   if (world.size() > 1)
     result.exposed_share =
         exposed_share(*model, device, world, options.traced, result.ms_median, run);
+  if (!options.profile.empty() && world.rank() == 0)
+    result.kernels = profile_kernels(device, options.traced, run, options.profile);
+  else if (!options.profile.empty())
+    for (int64_t i = 0; i < options.traced; ++i) run();
   step.settle();
   if (options.ceiling && recorder) {
     const auto bytes = static_cast<double>(engine.units().count()) *
@@ -164,8 +169,9 @@ std::string describe(const StepBench& r) {
     line +=
         fmt::format("  ceiling {:.2f} ms, ratio {:.3f}", *r.kernel_ceiling_ms, *r.ceiling_ratio);
   line += "  " + r.device;
-  return r.ranks > 1 ? line + fmt::format("\n      {} ranks: {}; {}", r.ranks, r.mesh, r.layout)
-                     : line;
+  if (r.ranks > 1) line += fmt::format("\n      {} ranks: {}; {}", r.ranks, r.mesh, r.layout);
+  if (r.kernels) line += '\n' + describe(*r.kernels);
+  return line;
 }
 
 std::string to_json(const StepBench& r) {

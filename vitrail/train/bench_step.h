@@ -9,6 +9,7 @@
 #include "vitrail/comm/communicator.h"
 #include "vitrail/comm/launch.h"
 #include "vitrail/config/recipe.h"
+#include "vitrail/train/kernel_profile.h"
 
 namespace vitrail::train {
 
@@ -17,7 +18,8 @@ struct StepBenchOptions {
   int64_t warmup = 5;
   bool ceiling = false;          // also time the bare kernels
   double ceiling_seconds = 1.5;  // for each trunk
-  int64_t traced = 3;            // steps behind exposed_share, with several ranks
+  int64_t traced = 3;            // steps behind exposed_share (several ranks) and the profile
+  std::string profile;           // file for a trace of every kernel; empty = none
   comm::Launch launch;           // which GPU of this host
   std::string version;           // of the program, compared between ranks
 };
@@ -37,6 +39,7 @@ struct StepBench {
   /// Share of a step in which communication is under way and nothing is computed beside it; the largest of all ranks.
   std::optional<double> exposed_share;
   std::optional<double> kernel_ceiling_ms, ceiling_ratio;
+  std::optional<KernelProfile> kernels;  // of this rank
 };
 
 /// `name` stands for the recipe in the result. Every rank of `world` calls it and gets the same times and sizes; the

@@ -3,6 +3,8 @@
 #include <filesystem>
 #include <utility>
 
+#include <ATen/Context.h>
+
 #include "vitrail/core/error.h"
 #include "vitrail/core/log.h"
 #include "vitrail/kernels/gemm.h"
@@ -20,6 +22,9 @@ const nn::FusedEngine* fused_engine_of(models::Model& model) {
   return nullptr;
 }
 
+/// Times differ from run to run, and sums with what they choose.
+bool times_may_choose() { return !at::globalContext().deterministicAlgorithms(); }
+
 /// Found before training begins: the table is written after the first step.
 void check_folder(const std::string& table) {
   const std::filesystem::path folder = std::filesystem::path(table).parent_path();
@@ -35,17 +40,18 @@ Tuning::Tuning(models::Model& model, const config::Train& options, at::Device de
                const std::string& table)
     : model_(model),
       device_(device),
-      seconds_(options.tune_seconds),
+      seconds_(times_may_choose() ? options.tune_seconds : 0),
       table_(options.tuning_table.empty() ? table : options.tuning_table),
       is_due_(device.is_cuda() && fused_engine_of(model)) {
   check_folder(options.tuning_table);
-  if (!is_due_ || table_.empty() || !std::filesystem::exists(table_)) return;
+  if (!is_due_ || !times_may_choose() || table_.empty() || !std::filesystem::exists(table_)) return;
   const int known = ops::gemm_library(device_).load(table_);
   core::log_info("matrix products: {} choices of {} fit this device and library", known, table_);
 }
 
 void Tuning::after_step(bool writes) {
   if (!std::exchange(is_due_, false)) return;
+  if (fused_engine_of(model_)->describe().empty()) return;  // no block ran fused
   if (seconds_ > 0) ops::tune_products(device_, seconds_);
   kernels::GemmLibrary& library = ops::gemm_library(device_);
   for (const kernels::GemmChoice& choice : library.choices())
