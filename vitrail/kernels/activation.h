@@ -11,6 +11,8 @@
 
 #include <cstdint>
 
+#include "vitrail/kernels/fp8.h"
+
 namespace vitrail::kernels {
 
 enum class ActivationKind { gelu_erf, gelu_tanh, silu_gate };  // silu_gate: silu(gate) * pre
@@ -20,7 +22,9 @@ struct Activation {
   int64_t rows = 0, width = 0;
   const uint16_t* pre = nullptr;
   const uint16_t* gate = nullptr;  // silu_gate only
-  uint16_t* out = nullptr;         // may be pre
+  uint16_t* out = nullptr;         // may be pre; null where only codes are wanted
+  /// Of `out`; not with silu_gate, width a multiple of 16, at most kMostQuantizedWidth (kernels/quantize.h).
+  CodeRows codes;
 };
 void activation(const Activation& task, void* stream);
 /// The loop to read and to test against, on host memory; column sums in fp64.
@@ -30,7 +34,8 @@ void activation_plain(const Activation& task);
 struct ActivationBackward {
   Activation forward;  // out: null, or where the activation is to be written again
   const uint16_t* dout = nullptr;
-  uint16_t* dpre = nullptr;   // may be dout or pre
+  uint16_t* dpre = nullptr;   // may be dout or pre; null where only codes are wanted
+  CodeRows dpre_codes;        // of dpre, as forward.codes, which backward does not write
   uint16_t* dgate = nullptr;  // may be gate
   float *pre_sums = nullptr, *gate_sums = nullptr;
   float* partials = nullptr;  // activation_partials(rows, width) values; null without sums

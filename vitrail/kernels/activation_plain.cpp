@@ -4,6 +4,7 @@
 #include "vitrail/kernels/activation.h"
 #include "vitrail/kernels/bf16.h"
 #include "vitrail/kernels/check_width.h"
+#include "vitrail/kernels/quantize.h"
 
 namespace vitrail::kernels {
 namespace {
@@ -54,27 +55,51 @@ void add(const std::vector<double>& sums, float* to) {
     to[c] = static_cast<float>(static_cast<double>(to[c]) + sums[c]);
 }
 
+/// `x` [rows, width] as codes.
+void write_codes(const uint16_t* x, int64_t rows, int64_t width, const CodeRows& codes) {
+  if (!codes.values) return;
+  quantize_rows_plain({.rows = rows,
+                       .width = width,
+                       .x = x,
+                       .values = codes.values,
+                       .scales = codes.scales,
+                       .largest = codes.largest});
+}
+
+/// `given`, or memory of `count` values where it is null.
+uint16_t* given_or(uint16_t* given, std::vector<uint16_t>& own, int64_t count) {
+  if (!given) own.resize(static_cast<size_t>(count));
+  return given ? given : own.data();
+}
+
 }  // namespace
 
 void activation_plain(const Activation& task) {
   check_width("activation", task.width);
-  for (int64_t i = 0; i < task.rows * task.width; ++i) task.out[i] = to_bf16(slope(task, i).value);
+  const int64_t count = task.rows * task.width;
+  std::vector<uint16_t> own;
+  uint16_t* const out = given_or(task.out, own, count);
+  for (int64_t i = 0; i < count; ++i) out[i] = to_bf16(slope(task, i).value);
+  write_codes(out, task.rows, task.width, task.codes);
 }
 
 void activation_backward_plain(const ActivationBackward& task) {
   const int64_t width = task.forward.width;
   check_width("activation_backward", width);
   std::vector<double> pre_sums(static_cast<size_t>(width)), gate_sums(pre_sums);
+  std::vector<uint16_t> own;
+  uint16_t* const dpre = given_or(task.dpre, own, task.forward.rows * width);
   for (int64_t i = 0; i < task.forward.rows * width; ++i) {
     const Slope s = slope(task.forward, i);
     const float dout = from_bf16(task.dout[i]);
     if (task.forward.out) task.forward.out[i] = to_bf16(s.value);
-    task.dpre[i] = to_bf16(dout * s.dpre);
-    pre_sums[i % width] += from_bf16(task.dpre[i]);
+    dpre[i] = to_bf16(dout * s.dpre);
+    pre_sums[i % width] += from_bf16(dpre[i]);
     if (task.forward.kind != ActivationKind::silu_gate) continue;
     task.dgate[i] = to_bf16(dout * s.dgate);
     gate_sums[i % width] += from_bf16(task.dgate[i]);
   }
+  write_codes(dpre, task.forward.rows, width, task.dpre_codes);
   add(pre_sums, task.pre_sums);
   add(gate_sums, task.forward.kind == ActivationKind::silu_gate ? task.gate_sums : nullptr);
 }

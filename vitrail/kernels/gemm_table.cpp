@@ -12,12 +12,32 @@ namespace {
 constexpr const char* kFirstLine = "vitrail gemm table 1";
 constexpr int64_t kMostBytes = 16 << 20;
 
+constexpr const char* kTypes[] = {"bf16", "e4m3", "e5m2"};
+
+/// ":e5m2*e4m3:rows:fast"; empty for products of bf16.
+std::string fp8_words(const GemmShape& shape) {
+  if (!shape.is_fp8()) return "";
+  return fmt::format(":{}*{}{}{}", kTypes[static_cast<int>(shape.a_type)],
+                     kTypes[static_cast<int>(shape.b_type)], shape.row_scales ? ":rows" : "",
+                     shape.fast_sums ? ":fast" : "");
+}
+
+void parse_fp8(const std::string& words, GemmShape& shape) {
+  const auto has = [&](const char* word) { return words.find(word) != std::string::npos; };
+  for (const GemmType type : {GemmType::e4m3, GemmType::e5m2}) {
+    if (has(fmt::format(":{}*", kTypes[static_cast<int>(type)]).c_str())) shape.a_type = type;
+    if (has(fmt::format("*{}", kTypes[static_cast<int>(type)]).c_str())) shape.b_type = type;
+  }
+  shape.row_scales = has(":rows");
+  shape.fast_sums = has(":fast");
+}
+
 /// "nt bias+add f32": what a product is besides its sizes.
 std::string kind_of(const GemmShape& shape) {
   const char* options =
       shape.has_bias ? (shape.adds ? "bias+add" : "bias") : (shape.adds ? "add" : "plain");
-  return fmt::format("{}{} {} {}", shape.a_transposed ? 't' : 'n', shape.b_transposed ? 't' : 'n',
-                     options, shape.is_f32 ? "f32" : "bf16");
+  return fmt::format("{}{} {} {}{}", shape.a_transposed ? 't' : 'n', shape.b_transposed ? 't' : 'n',
+                     options, shape.is_f32 ? "f32" : "bf16", fp8_words(shape));
 }
 
 std::string hex(const GemmAlgorithm& algorithm) {
@@ -55,7 +75,8 @@ bool parse_row(const std::string& line, GemmRow& row) {
   shape.b_transposed = layout[1] == 't';
   shape.has_bias = options.rfind("bias", 0) == 0;
   shape.adds = options == "add" || options == "bias+add";
-  shape.is_f32 = type == "f32";
+  shape.is_f32 = type.rfind("f32", 0) == 0;
+  parse_fp8(type, shape);
   std::getline(words >> std::ws, row.choice.algorithm);
   return fmt::format("{:08x}", checksum(checked_part(row))) == sum;
 }

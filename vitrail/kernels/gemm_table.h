@@ -5,7 +5,8 @@
 ///   device NVIDIA H200
 ///   library cuBLASLt 130100
 ///   nt bias bf16 50432 2304 768 0.241 0.289 0123...cdef 1a2b3c4d id 66 tile 20 stages 36
-/// A line a product: layout of A and B (n = as it stands, t = transposed), options, m n k, milliseconds of the choice
+/// A line a product: layout of A and B (n = as it stands, t = transposed), options, type ("bf16:e4m3*e4m3:rows:fast" for
+/// 8-bit operands), m n k, milliseconds of the choice
 /// and of the library's own, the algorithm's 64 bytes, the crc32c of all before it, the algorithm in words.
 /// Errors   a broken line is left out; DataError where the file cannot be read or is no such table.
 

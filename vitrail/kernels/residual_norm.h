@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "vitrail/core/philox.h"  // VT_HOST_DEVICE
+#include "vitrail/kernels/fp8.h"
 
 namespace vitrail::kernels {
 
@@ -42,9 +43,11 @@ struct ResidualNorm {
   Branch branch;
   NormParameters norm;
   uint16_t* sum = nullptr;  // null without a branch; may be x
-  uint16_t* y = nullptr;    // null: only the sum is wanted, and no statistics
-  float* mean = nullptr;    // [rows]; null for RMSNorm
-  float* rstd = nullptr;    // [rows]
+  uint16_t* y =
+      nullptr;  // null: only codes are wanted; without them only the sum, and no statistics
+  float* mean = nullptr;  // [rows]; null for RMSNorm
+  float* rstd = nullptr;  // [rows]
+  CodeRows codes;         // of y; width a multiple of 16
 };
 void residual_norm(const ResidualNorm& task, void* stream);
 /// The loop to read and to test against, on host memory; sums over a row in fp64.

@@ -3,6 +3,7 @@
 
 #include "vitrail/kernels/bf16.h"
 #include "vitrail/kernels/check_width.h"
+#include "vitrail/kernels/quantize.h"
 #include "vitrail/kernels/residual_norm.h"
 
 namespace vitrail::kernels {
@@ -43,6 +44,7 @@ Statistics statistics_of(const uint16_t* row, int64_t width, const NormParameter
 void residual_norm_plain(const ResidualNorm& task) {
   const int64_t width = task.shape.width;
   check_width("residual_norm", width, kMostNormWidth);
+  std::vector<uint16_t> row_of_y(static_cast<size_t>(width));
   for (int64_t row = 0; row < task.shape.rows(); ++row) {
     const int64_t at = row * width;
     const uint16_t* normed = task.x + at;
@@ -54,14 +56,22 @@ void residual_norm_plain(const ResidualNorm& task) {
                     scale_of(task.branch, keep, c) * from_bf16(task.branch.values[at + c]));
       normed = task.sum + at;
     }
-    if (!task.y) continue;
+    if (!task.y && !task.codes.values) continue;
+    uint16_t* const y = task.y ? task.y + at : row_of_y.data();
     const Statistics statistics = statistics_of(normed, width, task.norm);
     for (int64_t c = 0; c < width; ++c)
-      task.y[at + c] = to_bf16((from_bf16(normed[c]) - statistics.mean) * statistics.rstd *
-                                   parameter(task.norm.weight, c, 1.0f) +
-                               parameter(task.norm.bias, c, 0.0f));
+      y[c] = to_bf16((from_bf16(normed[c]) - statistics.mean) * statistics.rstd *
+                         parameter(task.norm.weight, c, 1.0f) +
+                     parameter(task.norm.bias, c, 0.0f));
     if (task.mean) task.mean[row] = statistics.mean;
     if (task.rstd) task.rstd[row] = statistics.rstd;
+    if (task.codes.values)
+      quantize_rows_plain({.rows = 1,
+                           .width = width,
+                           .x = y,
+                           .values = task.codes.values + at,
+                           .scales = task.codes.scales + row,
+                           .largest = task.codes.largest});
   }
 }
 

@@ -10,6 +10,7 @@
 
 #include "vitrail/core/error.h"
 #include "vitrail/kernels/activation.h"
+#include "vitrail/kernels/fp8.h"
 #include "vitrail/ops/norm.h"
 #include "vitrail/ops/on_device.h"
 
@@ -40,7 +41,7 @@ static_assert(static_cast<int>(ActivationKind::silu_gate) ==
 
 ActivationGradients backward_on_gpu(const ActivationBackward& given) {
   const OnDevice on(given.dout);
-  ActivationGradients result{given.dout, given.gate, {}};
+  ActivationGradients result{given.wants_dpre ? given.dout : at::Tensor(), given.gate, {}};
   if (given.wants_out) result.out = at::empty_like(given.pre);
   kernels::ActivationBackward task;
   task.forward = kernel_task(given.kind, given.pre, given.gate);
@@ -48,6 +49,10 @@ ActivationGradients backward_on_gpu(const ActivationBackward& given) {
   task.dout = bf16_in(given.dout);
   task.dpre = bf16_out(result.dpre);
   task.dgate = bf16_out(result.dgate);
+  if (given.dpre_codes) {
+    *given.dpre_codes = empty_codes(given.pre);
+    task.dpre_codes = rows_out(*given.dpre_codes);
+  }
   task.pre_sums = f32_out(given.pre_sums);
   task.gate_sums = f32_out(given.gate_sums);
   at::Tensor partials;
@@ -87,6 +92,22 @@ at::Tensor activation(ActivationKind kind, const at::Tensor& pre, const at::Tens
       .to(pre.scalar_type());
 }
 
+at::Tensor activation(ActivationKind kind, const at::Tensor& pre, Codes& codes, bool wants_out) {
+  if (!runs_kernels(pre)) {
+    at::Tensor out = activation(kind, pre, {});
+    codes = quantize(out);
+    return wants_out ? out : at::Tensor();
+  }
+  const OnDevice on(pre);
+  at::Tensor out = wants_out ? at::empty_like(pre) : at::Tensor();
+  codes = empty_codes(pre);
+  kernels::Activation task = kernel_task(kind, pre, {});
+  task.out = bf16_out(out);
+  task.codes = rows_out(codes);
+  kernels::activation(task, on.stream());
+  return out;
+}
+
 ActivationGradients activation_backward(const ActivationBackward& task) {
   if (runs_kernels(task.pre)) return backward_on_gpu(task);
   const at::ScalarType type = task.pre.scalar_type();
@@ -104,7 +125,10 @@ ActivationGradients activation_backward(const ActivationBackward& task) {
   if (task.pre_sums.defined()) add_column_sums(dpre, task.pre_sums);
   if (task.gate_sums.defined()) add_column_sums(dgate, task.gate_sums);
   const auto narrow = [&](const at::Tensor& x) { return x.defined() ? x.to(type) : x; };
-  return {narrow(dpre), narrow(dgate), narrow(out)};
+  ActivationGradients result{narrow(dpre), narrow(dgate), narrow(out)};
+  if (task.dpre_codes) *task.dpre_codes = quantize(result.dpre);
+  if (!task.wants_dpre) result.dpre.reset();
+  return result;
 }
 
 void add_column_sums(const at::Tensor& x, const at::Tensor& sums) {

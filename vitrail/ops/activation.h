@@ -8,12 +8,16 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "vitrail/ops/product8.h"
+
 namespace vitrail::ops {
 
 enum class ActivationKind { gelu_erf, gelu_tanh, silu_gate };  // silu_gate: silu(gate) * pre
 
 /// `gate` is undefined but for silu_gate.
 at::Tensor activation(ActivationKind kind, const at::Tensor& pre, const at::Tensor& gate);
+/// The same in 8 bits; `wants_out` false: undefined is returned. Not silu_gate.
+at::Tensor activation(ActivationKind kind, const at::Tensor& pre, Codes& codes, bool wants_out);
 
 struct ActivationBackward {
   ActivationKind kind = ActivationKind::gelu_erf;
@@ -22,6 +26,8 @@ struct ActivationBackward {
   at::Tensor gate;                 // may be overwritten
   at::Tensor pre_sums, gate_sums;  // column sums of the gradients are added; undefined: not wanted
   bool wants_out = false;          // the activation again
+  Codes* dpre_codes = nullptr;     // dpre in 8 bits as well; null: not wanted. Not silu_gate
+  bool wants_dpre = true;          // false, with codes: dpre is left undefined
 };
 struct ActivationGradients {
   at::Tensor dpre, dgate;  // dgate undefined but for silu_gate

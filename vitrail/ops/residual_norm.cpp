@@ -5,6 +5,7 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 
+#include "vitrail/kernels/fp8.h"
 #include "vitrail/kernels/residual_norm.h"
 #include "vitrail/ops/norm.h"
 #include "vitrail/ops/on_device.h"
@@ -52,12 +53,12 @@ kernels::Branch kernel_branch(const at::Tensor& branch_BLD, const BranchScales& 
 }
 
 Normed norm_on_gpu(const at::Tensor& x_BLD, const at::Tensor& branch_BLD,
-                   const BranchScales& scales, const NormWeights& norm) {
+                   const BranchScales& scales, const NormWeights& norm, const NormCodes& codes) {
   const OnDevice on(x_BLD);
   const auto statistics = x_BLD.options().dtype(at::kFloat);
   Normed result;
   result.sum_BLD = branch_BLD.defined() ? at::empty_like(x_BLD) : x_BLD;
-  result.y_BLD = at::empty_like(x_BLD);
+  if (codes.wants_y) result.y_BLD = at::empty_like(x_BLD);
   result.rstd = at::empty({x_BLD.size(0), x_BLD.size(1)}, statistics);
   if (!norm.is_rms) result.mean = at::empty_like(result.rstd);
   kernels::ResidualNorm task;
@@ -71,6 +72,10 @@ Normed norm_on_gpu(const at::Tensor& x_BLD, const at::Tensor& branch_BLD,
   task.y = bf16_out(result.y_BLD);
   task.mean = f32_out(result.mean);
   task.rstd = f32_out(result.rstd);
+  if (codes.codes) {
+    *codes.codes = empty_codes(x_BLD);
+    task.codes = rows_out(*codes.codes);
+  }
   kernels::residual_norm(task, on.stream());
   return result;
 }
@@ -147,14 +152,16 @@ at::Tensor plain_norm_backward(const at::Tensor& wide_dy, const PlainNorm& forwa
 }
 
 Normed residual_norm(const at::Tensor& x_BLD, const at::Tensor& branch_BLD,
-                     const BranchScales& scales, const NormWeights& norm) {
-  if (runs_kernels(x_BLD)) return norm_on_gpu(x_BLD, branch_BLD, scales, norm);
+                     const BranchScales& scales, const NormWeights& norm, const NormCodes& codes) {
+  if (runs_kernels(x_BLD)) return norm_on_gpu(x_BLD, branch_BLD, scales, norm, codes);
   Normed result;
   result.sum_BLD = branch_BLD.defined() ? residual_sum(x_BLD, branch_BLD, scales) : x_BLD;
   const PlainNorm plain = plain_norm(widened(result.sum_BLD), norm);
   result.y_BLD = plain_affine(plain.normed, norm).to(x_BLD.scalar_type());
   if (plain.mean.defined()) result.mean = plain.mean.squeeze(-1);
   result.rstd = plain.rstd.squeeze(-1);
+  if (codes.codes) *codes.codes = quantize(result.y_BLD);
+  if (!codes.wants_y) result.y_BLD.reset();
   return result;
 }
 

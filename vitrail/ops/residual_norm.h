@@ -9,6 +9,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "vitrail/ops/product8.h"
+
 namespace vitrail::ops {
 
 struct NormWeights {
@@ -30,9 +32,15 @@ struct Normed {
   at::Tensor mean, rstd;  // [B, L]; no mean for RMSNorm
 };
 
+/// y in 8 bits as well.
+struct NormCodes {
+  Codes* codes = nullptr;  // null: not wanted
+  bool wants_y = true;     // false: y is left undefined
+};
 /// branch_BLD undefined: y = norm(x).
 Normed residual_norm(const at::Tensor& x_BLD, const at::Tensor& branch_BLD,
-                     const BranchScales& scales, const NormWeights& norm);
+                     const BranchScales& scales, const NormWeights& norm,
+                     const NormCodes& codes = {});
 /// The sum alone.
 at::Tensor residual_sum(const at::Tensor& x_BLD, const at::Tensor& branch_BLD,
                         const BranchScales& scales);

@@ -15,7 +15,8 @@ namespace {
 
 struct Before {
   static auto key(const GemmShape& s) {
-    return std::tuple(s.m, s.n, s.k, s.a_transposed, s.b_transposed, s.has_bias, s.adds, s.is_f32);
+    return std::tuple(s.m, s.n, s.k, s.a_transposed, s.b_transposed, s.has_bias, s.adds, s.is_f32,
+                      s.a_type, s.b_type, s.row_scales, s.fast_sums);
   }
   bool operator()(const GemmShape& a, const GemmShape& b) const { return key(a) < key(b); }
 };
@@ -38,11 +39,26 @@ std::string library_name() { return fmt::format("cuBLASLt {}", cublasLtGetVersio
 bool is_aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 
 void validate(const GemmShape& shape, const GemmOperands& operands) {
-  VT_CHECK(operands.a && operands.b && operands.d && (operands.bias || !shape.has_bias),
+  const bool has_both = shape.is_fp8()
+                            ? operands.a8 && operands.b8 && operands.a_scales && operands.b_scales
+                            : operands.a && operands.b;
+  VT_CHECK(has_both && operands.d && (operands.bias || !shape.has_bias),
            "[gemm] {}: every operand must be given", to_words(shape));
-  VT_CHECK(is_aligned(operands.a) && is_aligned(operands.b) && is_aligned(operands.c) &&
-               is_aligned(operands.d) && (!shape.has_bias || is_aligned(operands.bias)),
+  VT_CHECK(is_aligned(operands.a) && is_aligned(operands.b) && is_aligned(operands.a8) &&
+               is_aligned(operands.b8) && is_aligned(operands.c) && is_aligned(operands.d) &&
+               (!shape.has_bias || is_aligned(operands.bias)),
            "[gemm] {}: operands must be aligned to 16 bytes", to_words(shape));
+}
+
+void check_fp8(const GemmShape& shape) {
+  if (!shape.is_fp8() && shape.b_type == GemmType::bf16) return;
+  VT_CHECK(
+      shape.is_fp8() && shape.b_type != GemmType::bf16 && !shape.a_transposed &&
+          shape.b_transposed && shape.k % 16 == 0 && shape.n % 16 == 0 &&
+          (shape.a_type == GemmType::e4m3 || shape.b_type == GemmType::e4m3),
+      "[gemm] {}: products of 8 bits must read A as it stands and B transposed, k and n must be "
+      "multiples of 16, and one of the operands e4m3",
+      to_words(shape));
 }
 
 }  // namespace
@@ -79,6 +95,7 @@ class GemmLibrary::Impl {
     const CurrentDevice current(device_);
     const double each = seconds / static_cast<double>(std::max<size_t>(shapes.size(), 1));
     for (const GemmShape& shape : shapes) {
+      check_fp8(shape);
       const std::vector<LtAlgorithm> all = candidates(context_, shape);
       const Timed timed =
           time_algorithms(context_, shape, all, each, static_cast<cudaStream_t>(stream));
@@ -127,6 +144,7 @@ class GemmLibrary::Impl {
     if (const auto found = plans_.find(shape); found != plans_.end()) return found->second;
     VT_CHECK(shape.m > 0 && shape.n > 0 && shape.k > 0, "[gemm] {}: every side must be positive",
              to_words(shape));
+    check_fp8(shape);
     const LtProduct product(shape);
     const auto own = own_algorithms(context_, product, context_.workspace_bytes, 1);
     VT_CHECK(!own.empty(), "[gemm] {}: cuBLASLt has no algorithm for this product on {}",

@@ -27,6 +27,36 @@ void set_bias(cublasLtMatmulDescOpaque_t& description, const void* bias) {
   set(description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
 }
 
+cudaDataType_t data_type(GemmType type) {
+  switch (type) {
+    case GemmType::e4m3:
+      return CUDA_R_8F_E4M3;
+    case GemmType::e5m2:
+      return CUDA_R_8F_E5M2;
+    case GemmType::bf16:
+      break;
+  }
+  return CUDA_R_16BF;
+}
+
+void set_scale_pointers(cublasLtMatmulDescOpaque_t& description, const float* of_a,
+                        const float* of_b) {
+  set(description, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, of_b);
+  set(description, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, of_a);
+}
+
+void set_scales(cublasLtMatmulDescOpaque_t& description, const GemmShape& shape) {
+  const cublasLtMatmulMatrixScale_t mode = shape.row_scales
+                                               ? CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F
+                                               : CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F;
+  set(description, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, mode);
+  set(description, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, mode);
+  set(description, CUBLASLT_MATMUL_DESC_FAST_ACCUM, static_cast<int8_t>(shape.fast_sums));
+  // Never followed: the library asks whether there are any when it lists algorithms.
+  const auto* const somewhere = reinterpret_cast<const float*>(uintptr_t{kAlignment});
+  set_scale_pointers(description, somewhere, somewhere);
+}
+
 /// A stored matrix of `rows` rows of `columns` values, row-major, is a column-major one of `columns` rows.
 void set_layout(cublasLtMatrixLayoutOpaque_t& layout, cudaDataType_t type, int64_t rows,
                 int64_t columns) {
@@ -77,9 +107,10 @@ LtProduct::LtProduct(const GemmShape& shape) {
   };
   const auto [b_rows, b_columns] = sides(shape.b_transposed, shape.k, shape.n);
   const auto [a_rows, a_columns] = sides(shape.a_transposed, shape.m, shape.k);
-  set_layout(b, CUDA_R_16BF, b_rows, b_columns);
-  set_layout(a, CUDA_R_16BF, a_rows, a_columns);
+  set_layout(b, data_type(shape.b_type), b_rows, b_columns);
+  set_layout(a, data_type(shape.a_type), a_rows, a_columns);
   set_layout(out, out_type, shape.m, shape.n);
+  if (shape.is_fp8()) set_scales(description, shape);
   if (!shape.has_bias) return;
   set(description, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
   set(description, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, CUDA_R_16BF);
@@ -163,12 +194,14 @@ cublasStatus_t start(const LtContext& context, LtProduct product, const GemmShap
                      const GemmOperands& operands, const cublasLtMatmulAlgo_t& algorithm,
                      cudaStream_t stream) {
   if (shape.has_bias) set_bias(product.description, operands.bias);
+  if (shape.is_fp8()) set_scale_pointers(product.description, operands.a_scales, operands.b_scales);
+  const void* const a = shape.is_fp8() ? static_cast<const void*>(operands.a8) : operands.a;
+  const void* const b = shape.is_fp8() ? static_cast<const void*>(operands.b8) : operands.b;
   const float one = 1.0f, beta = shape.adds ? 1.0f : 0.0f;
   const void* c = operands.c && shape.adds ? operands.c : operands.d;
-  return cublasLtMatmul(context.handle, &product.description, &one, operands.b, &product.b,
-                        operands.a, &product.a, &beta, c, &product.out, operands.d, &product.out,
-                        &algorithm, context.workspace, static_cast<size_t>(context.workspace_bytes),
-                        stream);
+  return cublasLtMatmul(context.handle, &product.description, &one, b, &product.b, a, &product.a,
+                        &beta, c, &product.out, operands.d, &product.out, &algorithm,
+                        context.workspace, static_cast<size_t>(context.workspace_bytes), stream);
 }
 
 }  // namespace vitrail::kernels

@@ -9,6 +9,7 @@
 #include "vitrail/core/error.h"
 #include "vitrail/kernels/bf16.h"
 #include "vitrail/kernels/cuda/gemm_plan.h"
+#include "vitrail/kernels/fp8.h"
 
 namespace vitrail::kernels {
 namespace {
@@ -44,8 +45,27 @@ const std::vector<uint16_t>& random_values() {
   return values;
 }
 
-void fill(const DeviceMemory& memory, int64_t bytes, cudaStream_t stream) {
-  const std::vector<uint16_t>& values = random_values();
+/// The same values in 8 bits, 64 times as large: about what quantisation makes of them.
+const std::vector<uint16_t>& random_codes(GemmType type) {
+  const auto made = [](Fp8 format) {
+    std::vector<uint16_t> codes;
+    const auto code = [&](uint16_t x) { return to_fp8(format, 64 * from_bf16(x)); };
+    const std::vector<uint16_t>& values = random_values();
+    for (size_t i = 0; i + 1 < values.size(); i += 2)
+      codes.push_back(static_cast<uint16_t>(code(values[i]) | code(values[i + 1]) << 8));
+    return codes;
+  };
+  static const std::vector<uint16_t> e4m3 = made(Fp8::e4m3), e5m2 = made(Fp8::e5m2);
+  return type == GemmType::e4m3 ? e4m3 : e5m2;
+}
+
+const std::vector<uint16_t>& random_values(GemmType type) {
+  return type == GemmType::bf16 ? random_values() : random_codes(type);
+}
+
+void fill(const DeviceMemory& memory, int64_t bytes, cudaStream_t stream,
+          GemmType type = GemmType::bf16) {
+  const std::vector<uint16_t>& values = random_values(type);
   int64_t done = std::min<int64_t>(bytes, static_cast<int64_t>(2 * values.size()));
   check_cuda(cudaMemcpyAsync(memory.data(), values.data(), static_cast<size_t>(done),
                              cudaMemcpyHostToDevice, stream),
@@ -61,23 +81,32 @@ void fill(const DeviceMemory& memory, int64_t bytes, cudaStream_t stream) {
 
 /// Operands of one product in memory of their own.
 struct Operands {
-  DeviceMemory a, b, bias, c, d;
+  DeviceMemory a, b, a_scales, b_scales, bias, c, d;
   GemmOperands view;
 
   Operands(const GemmShape& shape, cudaStream_t stream)
-      : a(2 * shape.m * shape.k),
-        b(2 * shape.k * shape.n),
+      : a(in_bytes(shape) * shape.m * shape.k),
+        b(in_bytes(shape) * shape.k * shape.n),
+        a_scales(4 * shape.m),
+        b_scales(4 * shape.n),
         bias(2 * shape.n),
         c(shape.adds ? out_bytes(shape) : 0),
         d(out_bytes(shape)) {
-    fill(a, 2 * shape.m * shape.k, stream);
-    fill(b, 2 * shape.k * shape.n, stream);
+    fill(a, in_bytes(shape) * shape.m * shape.k, stream, shape.a_type);
+    fill(b, in_bytes(shape) * shape.k * shape.n, stream, shape.b_type);
+    fill(a_scales, 4 * shape.m, stream);
+    fill(b_scales, 4 * shape.n, stream);
     fill(bias, 2 * shape.n, stream);
     if (shape.adds) fill(c, out_bytes(shape), stream);
     const auto bits = [](const DeviceMemory& m) { return reinterpret_cast<uint16_t*>(m.data()); };
     // A sum is not taken into D itself, where it would grow from call to call.
-    view = {bits(a), bits(b), bits(bias), c.data(), d.data()};
+    view = {.a = bits(a), .b = bits(b), .bias = bits(bias), .c = c.data(), .d = d.data()};
+    view.a8 = reinterpret_cast<const uint8_t*>(a.data());
+    view.b8 = reinterpret_cast<const uint8_t*>(b.data());
+    view.a_scales = reinterpret_cast<const float*>(a_scales.data());
+    view.b_scales = reinterpret_cast<const float*>(b_scales.data());
   }
+  static int64_t in_bytes(const GemmShape& s) { return s.is_fp8() ? 1 : 2; }
   static int64_t out_bytes(const GemmShape& s) { return s.m * s.n * (s.is_f32 ? 4 : 2); }
 };
 

@@ -1,5 +1,5 @@
 #include "vitrail/kernels/check_width.h"
-#include "vitrail/kernels/cuda/norm_rows.cuh"
+#include "vitrail/kernels/cuda/fp8_rows.cuh"
 #include "vitrail/kernels/residual_norm.h"
 
 namespace vitrail::kernels {
@@ -113,10 +113,11 @@ __device__ __forceinline__ void store_statistics(const ResidualNorm& task, int t
   if (task.rstd) task.rstd[first + thread] = rstd;
 }
 
-template <Team kTeam, bool kRms, bool kAdds>
+template <Team kTeam, bool kRms, bool kAdds, bool kCodes>
 __global__ void __launch_bounds__(most_threads(kTeam)) norm_rows(ResidualNorm task) {
   constexpr int kRows = rows_at_once(kTeam), kPacks = packs_of(kTeam);
-  __align__(16) __shared__ float shared[2][kNormWarps * kRows];
+  // The third is for codes: the sums' barriers lie between its uses.
+  __align__(16) __shared__ float shared[kCodes ? 3 : 2][kNormWarps * kRows];
   const int64_t rows = task.shape.rows(), width = task.shape.width;
   const RowPlace<kTeam> place(width);
   Pack weight[kPacks], bias[kPacks], gamma[kPacks];
@@ -126,6 +127,7 @@ __global__ void __launch_bounds__(most_threads(kTeam)) norm_rows(ResidualNorm ta
   }
   load_columns(place, task.branch.gamma, repeated(kOneBits), gamma);
   const float share = 1.0f / static_cast<float>(width);
+  float largest = 0;
   int phase = 0;  // the sums of one group are still read when the next one's are written
   for (int64_t first = place.team * kRows; first < rows; first += place.teams * kRows) {
     Pack x[kRows][kPacks];
@@ -151,11 +153,15 @@ __global__ void __launch_bounds__(most_threads(kTeam)) norm_rows(ResidualNorm ta
 #pragma unroll
         for (int i = 0; i < kPack; ++i)
           values[i] = (values[i] * rstds[r] - means[r] * rstds[r]) * scale[i] + shift[i];
-        if (place.has(p))
-          store_pack(task.y + (first + r) * width + place.column(p), packed(values));
+        x[r][p] = packed(values);
+        if (place.has(p) && (!kCodes || task.y))
+          store_pack(task.y + (first + r) * width + place.column(p), x[r][p]);
       }
     }
+    if constexpr (kCodes)
+      store_fp8_rows<Fp8::e4m3>(place, task.codes, x, first, rows, width, shared[2], largest);
   }
+  if constexpr (kCodes) note_largest(place, task.codes, largest);
 }
 
 /// Only the sum, a pack a thread.
@@ -174,15 +180,24 @@ __global__ void __launch_bounds__(256) add_branch(ResidualNorm task) {
   store_pack(task.sum + i * kPack, packed(sum));
 }
 
-template <Team kTeam>
+template <Team kTeam, bool kCodes>
 void start(const ResidualNorm& task, void* stream) {
   const RowGrid grid =
       row_grid(kTeam, task.shape.rows(), task.shape.width, rows_at_once(kTeam), kResidentThreads);
   const bool adds = task.branch.values != nullptr;
-  const auto kernel = task.norm.is_rms
-                          ? (adds ? norm_rows<kTeam, true, true> : norm_rows<kTeam, true, false>)
-                          : (adds ? norm_rows<kTeam, false, true> : norm_rows<kTeam, false, false>);
+  const auto kernel =
+      task.norm.is_rms
+          ? (adds ? norm_rows<kTeam, true, true, kCodes> : norm_rows<kTeam, true, false, kCodes>)
+          : (adds ? norm_rows<kTeam, false, true, kCodes> : norm_rows<kTeam, false, false, kCodes>);
   launch(kernel, Grid{dim3(grid.blocks), dim3(grid.threads), 0, stream}, task);
+}
+
+template <Team kTeam>
+void start(const ResidualNorm& task, void* stream) {
+  if (task.codes.values)
+    start<kTeam, true>(task, stream);
+  else
+    start<kTeam, false>(task, stream);
 }
 
 }  // namespace
@@ -192,7 +207,9 @@ void residual_norm(const ResidualNorm& task, void* stream) {
   check_count("residual_norm", "rows x width / 8", task.shape.rows() * (task.shape.width / kPack),
               INT32_MAX);
   if (task.shape.rows() == 0) return;
-  if (task.y == nullptr) {
+  if (task.codes.values)
+    check_count("residual_norm", "the width's rest by 16", task.shape.width % 16, 0);
+  if (task.y == nullptr && task.codes.values == nullptr) {
     if (task.branch.values == nullptr) return;
     const int64_t packs = task.shape.rows() * (task.shape.width / kPack);
     launch(add_branch,
