@@ -6,17 +6,21 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/equal.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include "tests/kernels/activation_cases.h"
+#include "tests/kernels/embed_cases.h"
 #include "tests/kernels/heads_cases.h"
 #include "tests/kernels/losses_cases.h"
 #include "tests/kernels/norm_cases.h"
 #include "tests/kernels/patch_cases.h"
+#include "vitrail/ops/embed.h"
 #include "vitrail/parallel/device.h"
 
 namespace vitrail::testing {
@@ -134,6 +138,30 @@ TEST(GpuFusedKernels, TokensAreKeptAndRestoredAsByThePlainLoop) {
   check_all(patch_cases(), "patch", [](const PatchCase& c, Memory& at, Worst& worst) {
     check_patch(gpu_patch(), c, at, worst);
   });
+}
+
+TEST(GpuFusedKernels, PatchesAndJoinedTokensEqualThePlainLoop) {
+  GpuMemory memory;
+  check_embed({[](const Patchify& task) { kernels::patchify(task, stream()); },
+               [](const JoinTokens& task) { kernels::join_tokens(task, stream()); },
+               [](const SplitTokens& task) { kernels::split_tokens(task, stream()); }},
+              memory);
+}
+
+TEST(GpuFusedKernels, JoiningHasTheGradientsOfPlainAten) {
+  const auto options = at::TensorOptions().device(at::kCUDA).dtype(at::kBFloat16);
+  const auto leaf = [&](at::IntArrayRef shape) { return at::randn(shape, options).requires_grad_(true); };
+  const at::Tensor x = leaf({3, 49, 64}), prefix = leaf({1, 2, 64}), positions = leaf({1, 49, 64});
+  const at::Tensor weight = at::randn({3, 51, 64}, options);
+  (ops::join_tokens(prefix, x, positions) * weight).sum().backward();
+  std::vector<at::Tensor> found;
+  for (const at::Tensor& leaf : {x, prefix, positions}) {
+    found.push_back(leaf.grad().clone());
+    leaf.mutable_grad().reset();
+  }
+  (at::cat({prefix.expand({3, -1, -1}), x + positions}, 1) * weight).sum().backward();
+  size_t i = 0;
+  for (const at::Tensor& leaf : {x, prefix, positions}) EXPECT_TRUE(at::equal(found[i++], leaf.grad()));
 }
 
 TEST(GpuFusedKernels, GiveTheSameBitsAtEveryLaunch) {

@@ -13,16 +13,20 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/erf.h>
+#include <ATen/ops/exp.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "vitrail/core/error.h"
 #include "vitrail/kernels/gemm_gelu.h"
 #include "vitrail/kernels/gemm_table.h"
+#include "vitrail/ops/gelu_product.h"
 #include "vitrail/parallel/device.h"
 #include "vitrail/parallel/graph.h"
 #include "vitrail/train/bench_timer.h"
@@ -220,6 +224,54 @@ TEST(GpuGemmGelu, AgreesWithFp64) {
   GemmShape odd{.m = 8, .n = 12, .k = 8, .b_transposed = true, .has_bias = true};
   EXPECT_FALSE(fits_gemm_gelu(odd));
   EXPECT_THROW(gemm_gelu(odd, {}, nullptr, nullptr, stream()), core::Error);
+}
+
+/// d/dx of x Phi(x), in fp64.
+at::Tensor gelu_slope(const at::Tensor& x) {
+  return 0.5 * (1.0 + at::erf(x * M_SQRT1_2)) +
+         x * at::exp(-0.5 * x * x) * (0.5 * M_SQRT1_2 * M_2_SQRTPI);
+}
+
+TEST(GpuGemmGelu, BackwardAgreesWithFp64) {
+  if (!has_gemm_gelu()) GTEST_SKIP() << "built without CUTLASS";
+  for (const auto& [m, n, k] : {std::tuple{8, 8, 8},
+                                {50, 72, 40},
+                                {591, 3072, 768},
+                                {257, 5120, 1280},
+                                {1, 128, 64},
+                                {1000, 1000, 1000}}) {
+    const GemmShape shape{.m = m, .n = n, .k = k};
+    ASSERT_TRUE(fits_gemm_gelu_backward(shape)) << to_words(shape);
+    const Operands operands(shape);
+    const at::Tensor pre = 2.0 * at::randn({m, n}, kBf16);
+    const at::Tensor workspace =
+        at::empty({gemm_gelu_workspace_bytes(shape) + 256}, kBf16.dtype(at::kByte));
+    gemm_gelu_backward(shape, operands.view(), bits(pre), workspace.data_ptr(), stream());
+    const double error =
+        relative(operands.d, operands.expected(shape) * gelu_slope(pre.to(at::kDouble)));
+    std::printf("%-40s gradient %.1e (allowed 2.5e-3)\n", to_words(shape).c_str(), error);
+    EXPECT_LE(error, 2.5e-3) << to_words(shape);
+  }
+}
+
+TEST(GpuGeluProduct, ChoicesOfTheTimingGiveTheSame) {
+  const at::Tensor x = at::randn({4, 197, 768}, kBf16),
+                   weight = 0.05 * at::randn({3072, 768}, kBf16), bias = at::randn({3072}, kBf16),
+                   dy = at::randn({4, 197, 768}, kBf16),
+                   down = 0.05 * at::randn({768, 3072}, kBf16);
+  const auto both = [&] {
+    const ops::GeluProduct up = ops::gelu_product(x, weight, bias);
+    const at::Tensor sums = at::zeros({3072}, kBf16.dtype(at::kFloat));
+    const at::Tensor dpre = ops::gelu_product_backward(dy, down, up.pre, sums);
+    return std::vector<at::Tensor>{up.pre, up.out, dpre, sums};
+  };
+  const std::vector<at::Tensor> before = both();
+  ops::tune_gelu_products(kGpu);
+  std::printf("%s\n", ops::gelu_product_choices().c_str());
+  const std::vector<at::Tensor> after = both();
+  // Where GELU sees the sum before it is rounded, it differs by that rounding.
+  for (size_t i = 0; i < before.size(); ++i)
+    EXPECT_LE(relative(after[i], before[i].to(at::kDouble)), 5e-3) << i;
 }
 
 double median_ms(const std::function<void()>& work) {

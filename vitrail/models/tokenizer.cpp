@@ -13,8 +13,8 @@
 #include "vitrail/models/mixed_resolution.h"
 #include "vitrail/models/parts.h"
 #include "vitrail/models/variables.h"
+#include "vitrail/ops/embed.h"
 #include "vitrail/ops/masking.h"
-#include "vitrail/ops/patch.h"
 
 namespace vitrail::models {
 namespace {
@@ -81,8 +81,7 @@ PatchEmbed::PatchEmbed(const config::Model& options) : options_(options) {
 
 at::Tensor PatchEmbed::forward(const data::Batch& batch, const at::Tensor& keep_BK) const {
   check_image(options_, options_.in_channels, batch.image);
-  const at::Tensor patches_BLS =
-      ops::patchify(batch.image.to(dtype()), options_.patch_size, ops::PatchOrder::channel_first);
+  const at::Tensor patches_BLS = ops::embed_patches(batch.image, options_.patch_size, dtype());
   return layer_->forward(keep_tokens(patches_BLS, keep_BK));
 }
 

@@ -76,7 +76,10 @@ at::Tensor Vit::loss(const at::Tensor& logits, const data::Batch& batch) const {
 }
 
 void Vit::conclude(Flow& flow, const Known& known, Taps& tap, Output& out) {
-  const at::Tensor x_BTD = encoder_->normalised(flow.x_BTD, tap);
+  // A norm goes row by row: where the class token alone is read, it alone is normed.
+  const bool reads_one = options_.pool == "token" && !tap.wants("norm");
+  const at::Tensor x_BTD =
+      encoder_->normalised(reads_one ? flow.x_BTD.slice(1, 0, 1) : flow.x_BTD, tap);
   at::Tensor features = pool(x_BTD, key_mask(options_, known.batch, known.masking.keep_BK));
   if (fc_norm_) features = fc_norm_->forward(features);
   tap.offer("pool", features);

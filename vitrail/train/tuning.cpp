@@ -9,6 +9,7 @@
 #include "vitrail/core/log.h"
 #include "vitrail/kernels/gemm.h"
 #include "vitrail/nn/fused_engine.h"
+#include "vitrail/ops/gelu_product.h"
 #include "vitrail/ops/packed_attention.h"
 #include "vitrail/ops/product.h"
 
@@ -52,13 +53,18 @@ Tuning::Tuning(models::Model& model, const config::Train& options, at::Device de
 void Tuning::after_step(bool writes) {
   if (!std::exchange(is_due_, false)) return;
   if (fused_engine_of(model_)->describe().empty()) return;  // no block ran fused
-  if (seconds_ > 0) ops::tune_products(device_, seconds_);
+  if (seconds_ > 0) {
+    ops::tune_products(device_, seconds_);
+    ops::tune_gelu_products(device_);
+  }
   kernels::GemmLibrary& library = ops::gemm_library(device_);
   for (const kernels::GemmChoice& choice : library.choices())
     core::log_info("product [{} x {} x {}]{}{}: {}, {:.3f} ms (the library's own choice {:.3f})",
                    choice.shape.m, choice.shape.n, choice.shape.k,
                    choice.shape.has_bias ? " + bias" : "", choice.shape.adds ? " + sum" : "",
                    choice.algorithm, choice.ms, choice.first_ms);
+  if (const std::string choices = ops::gelu_product_choices(); !choices.empty())
+    core::log_info("{}", choices);
   core::log_info("{}", ops::attention_choices());
   core::log_info("{}", fused_engine_of(model_)->describe());
   if (writes && seconds_ > 0 && !table_.empty()) library.save(table_);
