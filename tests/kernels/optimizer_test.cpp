@@ -1,5 +1,6 @@
 #include "vitrail/kernels/optimizer.h"
 
+#include <cmath>
 #include <cstdio>
 #include <limits>
 
@@ -117,6 +118,36 @@ TEST(Sgd, EqualsTorchOverThreeSteps) {
   for (int i = 0; i < 3; ++i)
     EXPECT_LE(ulp_distance(data.p[kPlaces[i]], golden[i]), 2)
         << i << ": " << data.p[kPlaces[i]] << " against " << golden[i];
+}
+
+TEST(Adamw, PowersBySquaringAreThoseOfTheLibrary) {
+  double worst = 0;
+  for (const double base : {0.5, 0.9, 0.95, 0.99, 0.999, 0.9999})
+    for (int64_t t = 1; t < 1'000'000; t = t * 5 / 3 + 1) {
+      const AdamwFactors found = factors({.beta1 = base, .beta2 = base, .update_count = t});
+      const double expected = 1.0 - std::pow(base, static_cast<double>(t));
+      worst = std::max({worst, std::abs(found.root_correction / std::sqrt(expected) - 1.0),
+                        std::abs(found.step_size / (1e-3 / expected) - 1.0)});
+    }
+  // One rounding to fp32: half of 2^-23.
+  std::printf("worst relative difference %.2g (allowed 6e-8)\n", worst);
+  EXPECT_LE(worst, 6e-8);
+}
+
+TEST(Adamw, CountsOnlyUpdatesThatAreApplied) {
+  Pace pace{.learning_rate = 0.1, .updates = 4};
+  const double shares[2] = {1.0, 0.5};
+  AdamwFactors found[2];
+  const float zero = 0.0f, one = 1.0f;
+  begin_adamw_cpu(&pace, kStep, shares, 2, &zero, found);
+  EXPECT_EQ(pace.updates, 4);
+  begin_adamw_cpu(&pace, kStep, shares, 2, &one, found);
+  EXPECT_EQ(pace.updates, 5);
+  AdamwStep fifth = kStep;
+  fifth.update_count = 5;
+  fifth.learning_rate = 0.05;
+  EXPECT_EQ(found[1].step_size, factors(fifth).step_size);
+  EXPECT_EQ(found[1].keep, factors(fifth).keep);
 }
 
 TEST(Adamw, AScaleOfZeroLeavesEverythingAsItIs) {

@@ -111,18 +111,23 @@ struct RealCase {
   const char* precision;
   int64_t replicate, shard;
   const char* optimizer;
+  const char* state = "fp32";
 };
 
 TEST(Plan, BytesOfParametersEqualThoseOfTraining) {
-  const RealCase cases[] = {{"ddp", "fp32", 2, 1, "group"},    {"ddp", "bf16", 2, 1, "group"},
-                            {"zero1", "fp32", 1, 2, "group"},  {"zero1", "bf16", 1, 2, "group"},
-                            {"zero2", "fp32", 1, 2, "group"},  {"zero2", "bf16", 1, 2, "group"},
-                            {"zero3", "fp32", 1, 2, "group"},  {"zero3", "bf16", 1, 2, "group"},
-                            {"hybrid", "bf16", 2, 2, "group"}, {"hybrid", "bf16", 2, 2, "all"}};
+  const RealCase cases[] = {
+      {"ddp", "fp32", 2, 1, "group"},          {"ddp", "bf16", 2, 1, "group"},
+      {"zero1", "fp32", 1, 2, "group"},        {"zero1", "bf16", 1, 2, "group"},
+      {"zero2", "fp32", 1, 2, "group"},        {"zero2", "bf16", 1, 2, "group"},
+      {"zero3", "fp32", 1, 2, "group"},        {"zero3", "bf16", 1, 2, "group"},
+      {"hybrid", "bf16", 2, 2, "group"},       {"hybrid", "bf16", 2, 2, "all"},
+      {"ddp", "bf16", 2, 1, "group", "bf16"},  {"ddp", "fp32", 2, 1, "group", "fp8"},
+      {"zero3", "bf16", 1, 2, "group", "fp8"}, {"zero1", "fp32", 1, 2, "group", "bf16"}};
   for (const RealCase& one : cases) {
     config::Recipe recipe = tiny(one.strategy, one.precision);
     recipe.parallel.replicate = one.replicate, recipe.parallel.shard = one.shard;
     recipe.parallel.shard_optimizer.value = one.optimizer;
+    recipe.train.optimizer.state.value = one.state;
     const auto ranks = static_cast<int>(one.replicate * one.shard);
     const MeshSizes sizes{static_cast<int>(one.replicate), static_cast<int>(one.shard), 1, 1, 1};
     const Plan plan = plan_of(recipe, sizes);
@@ -138,8 +143,8 @@ TEST(Plan, BytesOfParametersEqualThoseOfTraining) {
       std::vector<at::Tensor> all{units.weights(),  units.whole_gradients(), units.master(),
                                   units.gradient(), units.staying_slices(),  units.decay_mask()};
       for (size_t u = 0; u < units.units().size(); ++u) all.push_back(units.slice_gradient(u));
-      for (const Optimizer::State& state : optimizer.states()) all.push_back(state.arena);
-      real[static_cast<size_t>(world.rank())] = real_bytes(all);
+      real[static_cast<size_t>(world.rank())] =
+          real_bytes(all) + static_cast<double>(optimizer.moment_bytes());
     });
     std::vector<std::string> names = kParameterItems;
     std::erase(names, "weights in slots"),
@@ -147,7 +152,7 @@ TEST(Plan, BytesOfParametersEqualThoseOfTraining) {
     // Exact: both are sums of whole tensors.
     EXPECT_EQ(bytes_of(plan, names), real[0])
         << one.strategy << " " << one.precision << " " << one.replicate << " x " << one.shard << " "
-        << one.optimizer;
+        << one.optimizer << " " << one.state;
     EXPECT_EQ(real[0], real.back());
   }
 }

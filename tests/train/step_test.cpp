@@ -183,6 +183,72 @@ TEST(Step, ANonFiniteStepIsSkippedAndCountedOnRequest) {
   EXPECT_FALSE(trainer.engine.units().master().equal(before));
 }
 
+/// The same steps by numbers of the host: draws by Draws::step, rate and count given to the update.
+std::vector<double> losses_by_hand(Trainer& trainer, const std::vector<data::Batch>& batches,
+                                   const std::vector<int64_t>& steps, const config::Train& train) {
+  const Schedule schedule(train.schedule, train.optimizer.lr, 100);
+  std::vector<double> found;
+  for (size_t i = 0; i < steps.size(); ++i) {
+    const auto draws_of = [&](const data::Batch& part) {
+      return nn::Draws{7, static_cast<uint32_t>(steps[i]), part.sample_ids, true, {}};
+    };
+    trainer.engine.units().zero_gradients();
+    const data::Batch batch = trainer.model->prepared(batches[i], draws_of(batches[i]));
+    const at::Tensor loss = trainer.engine.forward_backward(batch, train.micro_batches, draws_of);
+    trainer.optimizer.step(schedule.at(steps[i]), static_cast<int64_t>(i) + 1,
+                           trainer.optimizer.gradient_norm(train.clip_grad_norm));
+    found.push_back(loss.item().toDouble());
+  }
+  return found;
+}
+
+config::Model tiny_diffusion() {
+  config::Model model = testing::tiny_mae();
+  model.kind.value = "diffusion";
+  model.time_drop_rate = 0.2;
+  return model;
+}
+
+/// Rate, step of draws and count of updates lie in memory: the same bits as numbers of the host, with an update left out.
+TEST(Step, NumbersInMemoryGiveTheBitsOfNumbersOfTheHost) {
+  config::Model dropping = testing::tiny_vit();
+  dropping.proj_drop_rate = dropping.pos_drop_rate = dropping.drop_rate = 0.2;
+  dropping.patch_drop_rate = 0.5;
+  for (const config::Model& options : {dropping, testing::tiny_mae(), tiny_diffusion()})
+    for (const char* kind : {"adamw", "sgd"}) {
+      config::Train train = training();
+      train.on_non_finite.value = "skip";
+      train.micro_batches = 2;
+      train.optimizer.kind.value = kind;
+      train.optimizer.layer_decay = 0.7;
+      const auto alone = comm::self_communicator();
+      Trainer stepping(*alone, options, train), by_hand(*alone, options, train);
+      EXPECT_TRUE(stepping.model->repeats()) << "could not be recorded on a GPU";
+      std::vector<double> found;
+      std::vector<data::Batch> good;
+      for (int64_t s = 0; s < 6; ++s) {
+        const data::Batch batch = poisoned(s * 8, 8, s == 2);
+        const double loss = stepping.step.run(batch).loss();
+        if (s != 2) found.push_back(loss), good.push_back(batch);
+      }
+      EXPECT_EQ(stepping.step.skipped(), 1);
+      EXPECT_EQ(losses_by_hand(by_hand, good, {0, 1, 3, 4, 5}, train), found)
+          << options.kind.value << " " << kind;
+      EXPECT_TRUE(stepping.engine.units().master().equal(by_hand.engine.units().master()));
+    }
+}
+
+TEST(Step, NumbersOfStepsAreCopiedIntoTheSameMemoryAgain) {
+  const auto alone = comm::self_communicator();
+  Trainer trainer(*alone, testing::tiny_vit(), training());
+  const StepReport kept = trainer.step.run(samples(0, 8));
+  const double loss = kept.loss();
+  const StepNumbers* second = trainer.step.run(samples(8, 8)).numbers.get();
+  EXPECT_NE(kept.numbers.get(), second);
+  EXPECT_EQ(trainer.step.run(samples(16, 8)).numbers.get(), second);
+  EXPECT_EQ(kept.loss(), loss) << "what a report holds is not written over";
+}
+
 TEST(Step, GoesOnFromAStepAsIfItHadNeverStopped) {
   const auto alone = comm::self_communicator();
   Trainer whole(*alone, testing::tiny_vit(), training()),

@@ -68,8 +68,12 @@ void write(const CompactArena& arena, int64_t block, const Moments& moments, con
 
 void compact_adamw_range(const CompactArena& arena, const AdamwStep& step, uint64_t seed,
                          const float* scale, int64_t begin, int64_t end) {
+  compact_adamw_range(arena, factors(step), step.update_count, seed, scale, begin, end);
+}
+
+void compact_adamw_range(const CompactArena& arena, const AdamwFactors& f, int64_t update_count,
+                         uint64_t seed, const float* scale, int64_t begin, int64_t end) {
   if (*scale == 0.0f) return;
-  const AdamwFactors f = factors(step);
   for (int64_t block = begin; block < end; ++block) {
     Moments moments = read(arena, block);
     const int64_t first = block * kCompactBlock;
@@ -88,10 +92,12 @@ void compact_adamw_range(const CompactArena& arena, const AdamwStep& step, uint6
       moments.m[i] = e.m;
       moments.root[i] = root(e.v);
     }
+    const uint64_t place = arena.places ? arena.places[block] : static_cast<uint64_t>(block);
     core::Philox4 four{};
     write(arena, block, moments, [&](int64_t i) {
       if (i % 4 == 0)
-        four = rounding_words(seed, (first + i) / 4, static_cast<uint32_t>(step.update_count));
+        four = rounding_words(seed, static_cast<int64_t>(place * (kCompactBlock / 4)) + i / 4,
+                              static_cast<uint32_t>(update_count));
       return four.x[i % 4];
     });
   }

@@ -4,7 +4,8 @@
 /// Kept     the first moment, and the root of the second, whose range is half as wide: as bf16, or as fp8 (e4m3) with a
 ///          power of two for each block of kCompactBlock elements. Both are rounded stochastically: a moment moves by less
 ///          than the distance of two neighbouring values in most steps, and rounding to the nearest would hold it still.
-/// Draws    Philox of (seed, element, update_count): the same bits on CPU and GPU, and in every run on the same layout.
+/// Draws    Philox of (seed, place, update_count): the same bits on CPU and GPU. Where blocks have places that do not depend on
+///          the layout, ranks that divide an arena round as one that holds it all.
 /// Memory   an update moves 22 (bf16) or 18 (fp8) bytes an element with bf16 compute weights, where AdamW moves 30.
 /// Paper    Loshchilov & Hutter 2019, arXiv:1711.05101; moments of 8 bits in blocks: Dettmers et al. 2022, arXiv:2110.02861.
 /// Needs    count a multiple of kCompactBlock; 16-byte aligned pointers, all host or all device memory.
@@ -30,6 +31,8 @@ struct CompactArena {
   int8_t* second_exponent = nullptr;
   float* ema = nullptr;              // optional average of the master weights
   uint16_t* weights_bf16 = nullptr;  // optional compute weights
+  const uint64_t* places =
+      nullptr;  // optional, of each block: its number for draws; null: in order
   int64_t count = 0;
 };
 
@@ -39,6 +42,12 @@ void compact_adamw_range(const CompactArena& arena, const AdamwStep& step, uint6
 /// The same bits on a GPU, asynchronous on `stream`. throws Error in a build without CUDA.
 void compact_adamw(const CompactArena& arena, const AdamwStep& step, uint64_t seed,
                    const float* scale, void* stream);
+/// The same with constants that begin_adamw wrote, and the count it left in `pace`.
+void compact_adamw_range(const CompactArena& arena, const AdamwFactors& factors,
+                         int64_t update_count, uint64_t seed, const float* scale, int64_t begin,
+                         int64_t end);
+void compact_adamw(const CompactArena& arena, const AdamwFactors* factors, const Pace* pace,
+                   uint64_t seed, const float* scale, void* stream);
 
 /// Moments as fp32 (the second as it is, not its root) and back, for checkpoints: expanding, compacting and expanding
 /// again gives the same values. Host memory, all blocks.

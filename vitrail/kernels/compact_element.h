@@ -55,8 +55,8 @@ VT_HOST_DEVICE inline float power_of_two(int exponent) {
   return __builtin_bit_cast(float, static_cast<uint32_t>(exponent + 127) << 23);
 }
 
-/// Random words of four neighbouring elements, of which `place` counts: the upper half of each for the first moment, the
-/// lower for the second.
+/// Random words of four neighbouring elements, which `place` counts: the upper half of each for the first moment, the lower
+/// for the second.
 VT_HOST_DEVICE inline core::Philox4 rounding_words(uint64_t seed, int64_t place,
                                                    uint32_t update_count) {
   const core::Philox4 counter{

@@ -10,23 +10,29 @@
 
 namespace vitrail::kernels {
 
-AdamwFactors factors(const AdamwStep& step) {
-  const auto t = static_cast<double>(step.update_count);
-  const double correction1 = 1.0 - std::pow(step.beta1, t);
-  const double correction2 = 1.0 - std::pow(step.beta2, t);
-  return {static_cast<float>(1.0 - step.learning_rate * step.weight_decay),
-          static_cast<float>(1.0 - step.beta1),
-          static_cast<float>(step.beta2),
-          static_cast<float>(1.0 - step.beta2),
-          static_cast<float>(std::sqrt(correction2)),
-          static_cast<float>(step.learning_rate / correction1),
-          static_cast<float>(step.eps),
-          static_cast<float>(1.0 - step.ema_decay)};
+AdamwFactors factors(const AdamwStep& step) { return constants_of(step); }
+SgdFactors factors(const SgdStep& step) { return constants_of(step); }
+
+namespace {
+
+template <class Rule, class Factors>
+void begin(Pace* pace, const Rule& rule, const double* shares, int64_t count, const float* scale,
+           Factors* factors) {
+  for (int64_t i = 0; i < count; ++i)
+    factors[i] = constants_at(rule, pace->learning_rate, shares[i], pace->updates);
+  if (*scale != 0.0f) ++pace->updates;
 }
 
-SgdFactors factors(const SgdStep& step) {
-  return {static_cast<float>(step.learning_rate), static_cast<float>(step.momentum),
-          static_cast<float>(step.weight_decay), static_cast<float>(1.0 - step.ema_decay)};
+}  // namespace
+
+void begin_adamw_cpu(Pace* pace, const AdamwStep& rule, const double* shares, int64_t count,
+                     const float* scale, AdamwFactors* factors) {
+  begin(pace, rule, shares, count, scale, factors);
+}
+
+void begin_sgd_cpu(Pace* pace, const SgdStep& rule, const double* shares, int64_t count,
+                   const float* scale, SgdFactors* factors) {
+  begin(pace, rule, shares, count, scale, factors);
 }
 
 namespace {
@@ -118,8 +124,12 @@ void for_each_block(const Arena& arena, float one_minus_ema, int64_t begin, int6
 
 void adamw_range(const Arena& arena, const AdamwStep& step, const float* scale, int64_t begin,
                  int64_t end) {
+  adamw_range_by(arena, factors(step), scale, begin, end);
+}
+
+void adamw_range_by(const Arena& arena, const AdamwFactors& f, const float* scale, int64_t begin,
+                    int64_t end) {
   if (*scale == 0.0f) return;
-  const AdamwFactors f = factors(step);
   for_each_block(arena, f.one_minus_ema, begin, end, [&](int64_t i, int64_t count) {
     float roots[kCacheBlock];
     update_moments(arena.gradient + i, arena.first + i, arena.second + i, roots, count, f, *scale);
@@ -132,8 +142,12 @@ void adamw_range(const Arena& arena, const AdamwStep& step, const float* scale, 
 
 void sgd_range(const Arena& arena, const SgdStep& step, const float* scale, int64_t begin,
                int64_t end) {
+  sgd_range_by(arena, factors(step), scale, begin, end);
+}
+
+void sgd_range_by(const Arena& arena, const SgdFactors& f, const float* scale, int64_t begin,
+                  int64_t end) {
   if (*scale == 0.0f) return;
-  const SgdFactors f = factors(step);
   for_each_block(arena, f.one_minus_ema, begin, end, [&](int64_t i, int64_t count) {
     for_each_flag(arena.decay, i, count, [&](int64_t at, int64_t length, bool decays) {
       update_block(arena.master + at, arena.gradient + at, arena.first + at, decays, length, f,

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <type_traits>
 
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
 #include "vitrail/core/error.h"
@@ -65,11 +68,18 @@ Optimizer::Optimizer(parallel::Engine* engine, parallel::UnitSet& units,
   VT_REQUIRE(ConfigError, !(options_.kind == "adamw") || options_.betas.size() == 2,
              "[optimizer] train.optimizer.betas must hold 2 numbers but holds {}",
              options_.betas.size());
+  const bool is_on_host = engine_ && !(engine_->options().offload == "none");
+  VT_REQUIRE(ConfigError, options_.state == "fp32" || (is_adamw() && !is_on_host),
+             "[optimizer] train.optimizer.state={} needs train.optimizer.kind=adamw and "
+             "parallel.offload=none but they are {} and {}",
+             options_.state.value, options_.kind.value,
+             is_on_host ? engine_->options().offload.value : "none");
   const at::NoGradGuard no_grad;
-  if (engine_ && !(engine_->options().offload == "none"))
+  if (is_on_host)
     make_host_optimizer();
   else
     allocate_state();
+  allocate_pace();
   const auto options32 = units_.gradient().options(), options64 = options32.dtype(at::kDouble);
   partials_ = at::zeros({std::max(kernels::kSumPartials, pieces(units_.kept_count()))}, options64);
   sum_ = at::zeros({}, options64);
@@ -78,11 +88,25 @@ Optimizer::Optimizer(parallel::Engine* engine, parallel::UnitSet& units,
 }
 
 void Optimizer::allocate_state() {
-  first_ = units_.allocate();
-  if (options_.kind == "adamw") second_ = units_.allocate();
+  if (options_.state == "fp32") {
+    first_ = units_.allocate();
+    if (is_adamw()) second_ = units_.allocate();
+  } else {
+    compact_ = std::make_unique<CompactMoments>(units_, options_.state.value);
+  }
   if (!ema_decay_) return;
   ema_ = units_.allocate();
   ema_.copy_(units_.master());
+}
+
+void Optimizer::allocate_pace() {
+  const auto bytes = units_.gradient().options().dtype(at::kByte);
+  pace_ = at::zeros({sizeof(kernels::Pace)}, bytes);
+  factors_ =
+      at::zeros({static_cast<int64_t>(segments_.size() * sizeof(kernels::AdamwFactors))}, bytes);
+  at::Tensor shares = at::empty({static_cast<int64_t>(segments_.size())}, at::kDouble);
+  for (size_t i = 0; i < segments_.size(); ++i) shares.data_ptr<double>()[i] = segments_[i].share;
+  shares_ = shares.to(bytes.device());
 }
 
 /// Gradients begin their way to the host as soon as they are reduced.
@@ -126,7 +150,9 @@ GradientNorm Optimizer::gradient_norm(double max_norm) {
   else
     sum_squares_on_host(gradient, counted, partials_, sum_);
   if (engine_) engine_->sum_over_pieces(sum_);
-  if (gradient.is_cuda())
+  if (clip_)
+    clip_(sum_, max_norm, norm_, scale_);
+  else if (gradient.is_cuda())
     kernels::clip_scale(sum, most, norm, scale, stream);
   else
     kernels::clip_scale_cpu(sum, most, norm, scale);
@@ -156,7 +182,7 @@ kernels::Arena Optimizer::arena(const Segment& segment) const {
   arena.master = units_.master().data_ptr<float>() + first;
   arena.gradient = units_.gradient().data_ptr<float>() + first;
   arena.decay = units_.decay_mask().data_ptr<uint8_t>() + first / kernels::kFlagGroup;
-  arena.first = first_.data_ptr<float>() + first;
+  if (first_.defined()) arena.first = first_.data_ptr<float>() + first;
   if (second_.defined()) arena.second = second_.data_ptr<float>() + first;
   if (ema_.defined()) arena.ema = ema_.data_ptr<float>() + first;
   // Divided weights are rounded on their way to the other ranks.
@@ -166,38 +192,136 @@ kernels::Arena Optimizer::arena(const Segment& segment) const {
   return arena;
 }
 
+kernels::Pace* Optimizer::pace() const { return static_cast<kernels::Pace*>(pace_.data_ptr()); }
+
+at::Tensor Optimizer::step_place() const {
+  return pace_.view(at::kInt).narrow(0, offsetof(kernels::Pace, step) / sizeof(int32_t), 1);
+}
+
+void Optimizer::begin_step(const StepPlace& place) {
+  place_ = place;
+  if (pace_.is_cuda()) {
+    kernels::set_pace(pace(), place.learning_rate, place.step,
+                      parallel::current_stream(pace_.device()));
+  } else {
+    pace()->learning_rate = place.learning_rate;
+    pace()->step = place.step;
+  }
+}
+
+void Optimizer::set_update_count(int64_t updates) {
+  place_.updates = updates;
+  pace_.view(at::kLong)
+      .narrow(0, offsetof(kernels::Pace, updates) / sizeof(int64_t), 1)
+      .fill_(updates);
+}
+
 void Optimizer::step(double learning_rate, int64_t update_count, const GradientNorm& norm) {
+  set_update_count(update_count - 1);
+  begin_step({learning_rate, place_.step, update_count - 1});
+  update(norm);
+}
+
+void Optimizer::update(const GradientNorm& norm) {
+  given_.clear();
+  const auto* scale = norm.scale.data_ptr<float>();
   if (host_) {
     std::vector<parallel::HostSegment> rates;
     for (const Segment& segment : segments_)
-      rates.push_back({segment.offset, segment.count, learning_rate * segment.share});
-    host_->step(rates, update_count, norm.scale);
+      rates.push_back({segment.offset, segment.count, place_.learning_rate * segment.share});
+    host_->step(rates, place_.updates + 1, norm.scale);
   } else {
-    for (const Segment& segment : segments_)
-      update(segment, learning_rate * segment.share, update_count, norm.scale.data_ptr<float>());
+    if (is_adamw())
+      begin_update(adamw_rule(), static_cast<kernels::AdamwFactors*>(factors_.data_ptr()), scale);
+    else
+      begin_update(sgd_rule(), static_cast<kernels::SgdFactors*>(factors_.data_ptr()), scale);
+    for (size_t i = 0; i < segments_.size(); ++i)
+      compact_ ? update_compact(i, scale) : update_segment(i, scale);
+    // Weights in bf16 are written by the update itself.
+    if (!units_.is_divided() && units_.weights().scalar_type() == at::kHalf)
+      units_.publish_master();
   }
   if (engine_) engine_->weights_changed();
 }
 
-void Optimizer::update(const Segment& segment, double learning_rate, int64_t update_count,
-                       const float* scale) {
-  const kernels::Arena flat = arena(segment);
-  const double ema_decay = ema_decay_.value_or(0.0);
-  const auto run = [&](const auto& options, auto on_device, auto on_range) {
+kernels::AdamwStep Optimizer::adamw_rule() const {
+  return {.beta1 = options_.betas[0],
+          .beta2 = options_.betas[1],
+          .eps = options_.eps,
+          .weight_decay = options_.weight_decay,
+          .ema_decay = ema_decay_.value_or(0.0)};
+}
+
+kernels::SgdStep Optimizer::sgd_rule() const {
+  return {.momentum = options_.momentum,
+          .weight_decay = options_.weight_decay,
+          .ema_decay = ema_decay_.value_or(0.0)};
+}
+
+/// Counts the update and writes the constants of each segment, where the gradient is.
+template <class Rule, class Factors>
+void Optimizer::begin_update(const Rule& rule, Factors* factors, const float* scale) {
+  const auto* shares = shares_.data_ptr<double>();
+  const auto count = static_cast<int64_t>(segments_.size());
+  constexpr bool kAdamw = std::is_same_v<Factors, kernels::AdamwFactors>;
+  if (pace_.is_cuda()) {
+    void* stream = parallel::current_stream(pace_.device());
+    if constexpr (kAdamw)
+      kernels::begin_adamw(pace(), rule, shares, count, scale, factors, stream);
+    else
+      kernels::begin_sgd(pace(), rule, shares, count, scale, factors, stream);
+  } else if constexpr (kAdamw) {
+    kernels::begin_adamw_cpu(pace(), rule, shares, count, scale, factors);
+  } else {
+    kernels::begin_sgd_cpu(pace(), rule, shares, count, scale, factors);
+  }
+}
+
+void Optimizer::update_segment(size_t index, const float* scale) {
+  const kernels::Arena flat = arena(segments_[index]);
+  const auto run = [&](const auto* factors, auto on_device, auto on_range) {
     if (units_.master().is_cuda())
-      on_device(flat, options, scale, parallel::current_stream(units_.master().device()));
+      on_device(flat, factors + index, scale, parallel::current_stream(units_.master().device()));
     else
       at::parallel_for(0, flat.count, kGrain, [&](int64_t begin, int64_t end) {
-        on_range(flat, options, scale, begin, end);
+        on_range(flat, factors[index], scale, begin, end);
       });
   };
-  if (options_.kind == "adamw")
-    run(kernels::AdamwStep{learning_rate, options_.betas[0], options_.betas[1], options_.eps,
-                           options_.weight_decay, ema_decay, update_count},
-        kernels::adamw, kernels::adamw_range);
+  if (is_adamw())
+    run(
+        static_cast<const kernels::AdamwFactors*>(factors_.const_data_ptr()),
+        [](auto&&... a) { kernels::adamw_by(a...); },
+        [](auto&&... a) { kernels::adamw_range_by(a...); });
   else
-    run(kernels::SgdStep{learning_rate, options_.momentum, options_.weight_decay, ema_decay},
-        kernels::sgd, kernels::sgd_range);
+    run(
+        static_cast<const kernels::SgdFactors*>(factors_.const_data_ptr()),
+        [](auto&&... a) { kernels::sgd_by(a...); },
+        [](auto&&... a) { kernels::sgd_range_by(a...); });
+}
+
+void Optimizer::update_compact(size_t index, const float* scale) {
+  const Segment& segment = segments_[index];
+  const kernels::Arena flat = arena(segment);
+  kernels::CompactArena compact;
+  compact.master = flat.master;
+  compact.gradient = flat.gradient;
+  compact.decay = flat.decay;
+  compact.ema = flat.ema;
+  compact.weights_bf16 = flat.weights_bf16;
+  compact_->put_into(compact, segment.offset, segment.count);
+  const auto* factors =
+      static_cast<const kernels::AdamwFactors*>(factors_.const_data_ptr()) + index;
+  if (units_.master().is_cuda()) {
+    kernels::compact_adamw(compact, factors, pace(), kRoundingSeed, scale,
+                           parallel::current_stream(units_.master().device()));
+    return;
+  }
+  constexpr int64_t kBlocks = kGrain / kernels::kCompactBlock;
+  at::parallel_for(0, segment.count / kernels::kCompactBlock, kBlocks,
+                   [&](int64_t begin, int64_t end) {
+                     kernels::compact_adamw_range(compact, *factors, pace()->updates, kRoundingSeed,
+                                                  scale, begin, end);
+                   });
 }
 
 std::vector<Optimizer::State> Optimizer::states() {
@@ -208,17 +332,33 @@ std::vector<Optimizer::State> Optimizer::states() {
     if (engine_->options().offload == "nvme") given_ = all;
     return all;
   }
-  if (options_.kind == "adamw")
+  if (compact_) {
+    const CompactMoments::Expanded moments = compact_->expand();
+    all = {{"exp_avg", moments.first}, {"exp_avg_sq", moments.second}};
+    given_ = all;
+  } else if (is_adamw()) {
     all = {{"exp_avg", first_}, {"exp_avg_sq", second_}};
-  else
+  } else {
     all = {{"momentum", first_}};
+  }
   if (ema_.defined()) all.push_back({"ema", ema_});
   return all;
 }
 
 void Optimizer::restored() {
-  for (const State& state : given_) host_->write_state({state.name, state.arena});
+  if (compact_ && !given_.empty())
+    compact_->compact({given_[0].arena, given_[1].arena});
+  else
+    for (const State& state : given_) host_->write_state({state.name, state.arena});
   given_.clear();
+}
+
+int64_t Optimizer::moment_bytes() const {
+  if (compact_) return compact_->bytes();
+  size_t bytes = 0;
+  for (const at::Tensor& moment : {first_, second_})
+    if (moment.defined()) bytes += moment.nbytes();
+  return static_cast<int64_t>(bytes);
 }
 
 at::Tensor Optimizer::ema() {

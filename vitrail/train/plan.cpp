@@ -241,7 +241,7 @@ Plan make_plan(PlanSubject& subject, const config::Recipe& given, const Machine&
   plan.images_per_second = static_cast<double>(plan.batch_size) / plan.step_seconds;
   plan.model_tflops_per_gpu =
       plan.model_flops / plan.step_seconds / static_cast<double>(plan.gpus) * 1e-12;
-  const double peak = recipe.train.precision == "bf16" ? machine.peak_bf16 : machine.peak_fp32;
+  const double peak = recipe.train.precision == "fp32" ? machine.peak_fp32 : machine.peak_bf16;
   if (peak > 0) plan.utilisation = plan.model_tflops_per_gpu / peak;
   return plan;
 }

@@ -294,7 +294,7 @@ void add_states(const RankView& rank, MemoryPlan& plan) {
   const config::Train& train = rank.recipe.train;
   const double kept = rank.arena() / rank.sharding().pieces();
   const bool adamw = train.optimizer.kind == "adamw";
-  const double moments = adamw ? 2 : 1;
+  const double moments = kept * moment_bytes(train.optimizer);
   plan.items.push_back({"gradient sum", "fp32, this rank's piece", kept * 4});
   const double flags = kept / parallel::kAlignment;
   const bool on_host = rank.has_master_on_host();
@@ -303,16 +303,25 @@ void add_states(const RankView& rank, MemoryPlan& plan) {
     plan.items.push_back(
         {"flags", "weight decay, counted in norms: a byte for 128 elements", flags * arrays});
   if (on_host) {
-    plan.host_bytes += kept * (8 + 4 * moments + (train.ema_decay ? 4 : 0)) + flags;
+    plan.host_bytes += kept * (8 + (train.ema_decay ? 4 : 0)) + moments + flags;
     if (rank.has_weights_on_host()) plan.host_bytes += kept * rank.compute_bytes();
     return;
   }
   plan.items.push_back({"master weights", "fp32, this rank's piece", kept * 4});
-  plan.items.push_back({"moments", adamw ? "two in fp32" : "one in fp32", kept * 4 * moments});
+  plan.items.push_back({"moments",
+                        fmt::format("{} in {}", adamw ? "two" : "one", train.optimizer.state.value),
+                        moments});
   if (train.ema_decay) plan.items.push_back({"average", "fp32", kept * 4});
 }
 
 }  // namespace
+
+double moment_bytes(const config::Optimizer& optimizer) {
+  const double group = parallel::kAlignment;
+  if (optimizer.state == "bf16") return 2 * 2 + 8 / group;
+  if (optimizer.state == "fp8") return 2 * (1 + 1 / group) + 8 / group;
+  return optimizer.kind == "adamw" ? 8 : 4;
+}
 
 double MemoryPlan::total() const { return sum(items); }
 

@@ -21,7 +21,7 @@ struct RankView {
   int64_t micro_batch = 1, micro_batches = 1;  // samples of one pass; passes of a step
 
   int size(comm::Axis axis) const { return sizes[static_cast<size_t>(axis)]; }
-  double compute_bytes() const { return recipe.train.precision == "bf16" ? 2.0 : 4.0; }
+  double compute_bytes() const { return recipe.train.precision == "fp32" ? 4.0 : 2.0; }
   double reduce_bytes() const { return recipe.parallel.reduce_precision == "bf16" ? 2.0 : 4.0; }
   const parallel::Sharding& sharding() const { return strategy.sharding; }
   bool is_divided() const { return sharding().pieces() > 1; }
@@ -60,6 +60,8 @@ double saved_bytes(const BlockView& block);
 double selective_bytes(const BlockView& block);
 double boundary_bytes(const BlockView& block);
 double backward_bytes(const BlockView& block);
+/// Of the optimizer's moments, an element (train/compact_moments.h).
+double moment_bytes(const config::Optimizer& optimizer);
 /// The table behind saved_bytes: name and bytes of each tensor.
 std::vector<MemoryItem> saved_tensors(const BlockView& block);
 

@@ -171,11 +171,12 @@ TimePlan plan_time(const RankView& rank) {
       parallel::bubble_share(rank.size(Axis::pipeline), static_cast<int>(parallel.pipeline_parts),
                              static_cast<int>(rank.micro_batches));
   plan.bubble_seconds = plan.compute_seconds * bubble / (1 - bubble);
-  // AdamW reads gradient, master and two moments and writes the last three and the published weight; the norm reads the
+  // AdamW reads gradient, master and moments and writes all but the first and the published weight; the norm reads the
   // gradient once more, clearing writes it.
   const double kept = rank.arena() / rank.sharding().pieces();
   const double touched =
-      4 + 3 * 8 + rank.compute_bytes() + 8 + (rank.recipe.train.ema_decay ? 8 : 0);
+      4 + 8 + 2 * moment_bytes(rank.recipe.train.optimizer) + rank.compute_bytes() + 8 +
+      (rank.recipe.train.ema_decay ? 8 : 0);
   plan.optimizer_seconds = kept * touched / (rank.machine.copy_gb_s * 1e9);
   if (!(parallel.offload == "none") && rank.machine.host_link_gb_s > 0) {
     // Gradients down, weights up; the host's own update runs at a few times the link's rate.

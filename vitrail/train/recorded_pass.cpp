@@ -47,29 +47,29 @@ at::Tensor RecordedPass::run(const data::Batch& batch) {
   if (!recorded_ && plain_runs_ >= kPlainRuns) record(batch);
   if (!recorded_) {
     ++plain_runs_;
-    at::Tensor loss;
     if (!graph_) return pass_(batch);
-    graph_->run([&] { loss = pass_(batch); });
-    return loss;
+    at::Tensor result;
+    graph_->run([&] { result = pass_(batch); });
+    return result;
   }
   const at::NoGradGuard no_grad;
   data::Batch given = batch;
   const std::vector<at::Tensor*> to = inputs_.rows(), from = given.rows();
   for (size_t i = 0; i < to.size(); ++i) to[i]->copy_(*from[i], /*non_blocking=*/true);
   graph_->replay();
-  return loss_;
+  return result_;
 }
 
 void RecordedPass::record(const data::Batch& batch) {
   inputs_.epoch = batch.epoch;
   try {
-    graph_->record([&] { loss_ = pass_(inputs_); });
+    graph_->record([&] { result_ = pass_(inputs_); });
     recorded_ = true;
-    core::log_info("forward and backward are one CUDA graph from here on");
+    core::log_info("a step is one CUDA graph from here on");
   } catch (const std::exception& error) {
     graph_ = nullptr;
     inputs_ = {};
-    core::log_warning("forward and backward cannot be one CUDA graph and run plainly: {}",
+    core::log_warning("a step cannot be one CUDA graph, its work is launched piece by piece: {}",
                       error.what());
   }
 }

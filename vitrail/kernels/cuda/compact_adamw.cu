@@ -82,12 +82,22 @@ __device__ void write(const CompactArena& arena, int64_t block, int64_t pack, in
   }
 }
 
+/// The constants and the number of an update, or where the device finds them.
+struct Update {
+  AdamwFactors factors;
+  int64_t count;
+  const AdamwFactors* place;
+  const Pace* pace;
+};
+
 template <StateType kType>
 __global__ void __launch_bounds__(kThreads)
-    update_blocks(const CompactArena arena, const AdamwFactors f, uint64_t seed,
-                  uint32_t update_count, const float* scale_pointer) {
+    update_blocks(const CompactArena arena, const Update update_of, uint64_t seed,
+                  const float* scale_pointer) {
   const float scale = *scale_pointer;
   if (scale == 0.0f) return;
+  const AdamwFactors f = update_of.place ? *update_of.place : update_of.factors;
+  const int64_t update_count = update_of.pace ? update_of.pace->updates : update_of.count;
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int64_t block =
       (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / 32;  // of elements: a warp's
@@ -115,23 +125,35 @@ __global__ void __launch_bounds__(kThreads)
   if (arena.weights_bf16)
     reinterpret_cast<ushort4*>(arena.weights_bf16)[pack] = {to_bf16(e[0].p), to_bf16(e[1].p),
                                                             to_bf16(e[2].p), to_bf16(e[3].p)};
-  write<kType>(arena, block, pack, lane, moments, rounding_words(seed, pack, update_count));
+  const uint64_t place = arena.places ? arena.places[block] : static_cast<uint64_t>(block);
+  write<kType>(arena, block, pack, lane, moments,
+               rounding_words(seed, static_cast<int64_t>(place * (kCompactBlock / kPack)) + lane,
+                              static_cast<uint32_t>(update_count)));
+}
+
+void start(const CompactArena& arena, const Update& update, uint64_t seed, const float* scale,
+           void* stream) {
+  const int64_t blocks = arena.count / kCompactBlock;
+  if (blocks == 0) return;
+  constexpr int kBlocksAtOnce = kThreads / 32;
+  const Grid grid{dim3(static_cast<unsigned>((blocks + kBlocksAtOnce - 1) / kBlocksAtOnce)),
+                  dim3(kThreads), 0, stream};
+  if (arena.type == StateType::bf16)
+    launch(update_blocks<StateType::bf16>, grid, arena, update, seed, scale);
+  else
+    launch(update_blocks<StateType::fp8>, grid, arena, update, seed, scale);
 }
 
 }  // namespace
 
 void compact_adamw(const CompactArena& arena, const AdamwStep& step, uint64_t seed,
                    const float* scale, void* stream) {
-  const int64_t blocks = arena.count / kCompactBlock;
-  if (blocks == 0) return;
-  constexpr int kBlocksAtOnce = kThreads / 32;
-  const Grid grid{dim3(static_cast<unsigned>((blocks + kBlocksAtOnce - 1) / kBlocksAtOnce)),
-                  dim3(kThreads), 0, stream};
-  const auto count = static_cast<uint32_t>(step.update_count);
-  if (arena.type == StateType::bf16)
-    launch(update_blocks<StateType::bf16>, grid, arena, factors(step), seed, count, scale);
-  else
-    launch(update_blocks<StateType::fp8>, grid, arena, factors(step), seed, count, scale);
+  start(arena, {factors(step), step.update_count, nullptr, nullptr}, seed, scale, stream);
+}
+
+void compact_adamw(const CompactArena& arena, const AdamwFactors* factors, const Pace* pace,
+                   uint64_t seed, const float* scale, void* stream) {
+  start(arena, {{}, 0, factors, pace}, seed, scale, stream);
 }
 
 }  // namespace vitrail::kernels

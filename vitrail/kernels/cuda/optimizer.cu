@@ -62,8 +62,10 @@ __device__ void update_pack(const Arena& arena, const Factors& f, float scale, i
 
 template <class Factors, bool kEma, bool kCast>
 __global__ void __launch_bounds__(kThreads)
-    update_arena(const Arena arena, const Factors f, const float* __restrict__ scale_pointer) {
+    update_arena(const Arena arena, const Factors given, const Factors* __restrict__ place,
+                 const float* __restrict__ scale_pointer) {
   const float scale = *scale_pointer;
+  const Factors f = place ? *place : given;
   if (scale == 0.0f) return;
   const int64_t packs = arena.count / kPack;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
@@ -74,28 +76,71 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class Factors>
-void start(const Arena& arena, const Factors& f, const float* scale, void* stream) {
+void start(const Arena& arena, const Factors& f, const Factors* place, const float* scale,
+           void* stream) {
   if (arena.count == 0) return;
   const int64_t packs = arena.count / kPack;
   const Grid grid{static_cast<unsigned>(packs / kThreads + 1), kThreads, 0, stream};
   if (arena.ema && arena.weights_bf16)
-    launch(update_arena<Factors, true, true>, grid, arena, f, scale);
+    launch(update_arena<Factors, true, true>, grid, arena, f, place, scale);
   else if (arena.ema)
-    launch(update_arena<Factors, true, false>, grid, arena, f, scale);
+    launch(update_arena<Factors, true, false>, grid, arena, f, place, scale);
   else if (arena.weights_bf16)
-    launch(update_arena<Factors, false, true>, grid, arena, f, scale);
+    launch(update_arena<Factors, false, true>, grid, arena, f, place, scale);
   else
-    launch(update_arena<Factors, false, false>, grid, arena, f, scale);
+    launch(update_arena<Factors, false, false>, grid, arena, f, place, scale);
+}
+
+__global__ void write_pace(Pace* pace, double learning_rate, uint32_t step) {
+  pace->learning_rate = learning_rate;
+  pace->step = step;
+}
+
+constexpr int kShares = 128;  // threads; a share each
+
+template <class Rule, class Factors>
+__global__ void __launch_bounds__(kShares)
+    begin_update(Pace* pace, const Rule rule, const double* __restrict__ shares, int64_t count,
+                 const float* __restrict__ scale, Factors* __restrict__ factors) {
+  const int64_t updates = pace->updates;
+  for (int64_t i = threadIdx.x; i < count; i += kShares)
+    factors[i] = constants_at(rule, pace->learning_rate, shares[i], updates);
+  __syncthreads();  // all have read the count
+  if (threadIdx.x == 0 && *scale != 0.0f) pace->updates = updates + 1;
 }
 
 }  // namespace
 
+void set_pace(Pace* pace, double learning_rate, uint32_t step, void* stream) {
+  launch(write_pace, Grid{1, 1, 0, stream}, pace, learning_rate, step);
+}
+
+void begin_adamw(Pace* pace, const AdamwStep& rule, const double* shares, int64_t count,
+                 const float* scale, AdamwFactors* factors, void* stream) {
+  launch(begin_update<AdamwStep, AdamwFactors>, Grid{1, kShares, 0, stream}, pace, rule, shares,
+         count, scale, factors);
+}
+
+void begin_sgd(Pace* pace, const SgdStep& rule, const double* shares, int64_t count,
+               const float* scale, SgdFactors* factors, void* stream) {
+  launch(begin_update<SgdStep, SgdFactors>, Grid{1, kShares, 0, stream}, pace, rule, shares, count,
+         scale, factors);
+}
+
 void adamw(const Arena& arena, const AdamwStep& step, const float* scale, void* stream) {
-  start(arena, factors(step), scale, stream);
+  start<AdamwFactors>(arena, factors(step), nullptr, scale, stream);
+}
+
+void adamw_by(const Arena& arena, const AdamwFactors* factors, const float* scale, void* stream) {
+  start<AdamwFactors>(arena, {}, factors, scale, stream);
 }
 
 void sgd(const Arena& arena, const SgdStep& step, const float* scale, void* stream) {
-  start(arena, factors(step), scale, stream);
+  start<SgdFactors>(arena, factors(step), nullptr, scale, stream);
+}
+
+void sgd_by(const Arena& arena, const SgdFactors* factors, const float* scale, void* stream) {
+  start<SgdFactors>(arena, {}, factors, scale, stream);
 }
 
 }  // namespace vitrail::kernels

@@ -9,4 +9,9 @@ void compact_adamw(const CompactArena&, const AdamwStep&, uint64_t, const float*
       "[kernels] compact_adamw on a GPU needs a CUDA build; configure with -DVITRAIL_CUDA=ON");
 }
 
+void compact_adamw(const CompactArena& arena, const AdamwFactors*, const Pace*, uint64_t seed,
+                   const float* scale, void* stream) {
+  compact_adamw(arena, AdamwStep{}, seed, scale, stream);
+}
+
 }  // namespace vitrail::kernels
