@@ -31,7 +31,7 @@ struct Copy {
 };
 
 struct Thread {
-  enum State { ready, at_block, at_named, at_warp, finished };
+  enum State { ready, at_block, at_named, at_warp, at_phase, finished };
 
   Fiber fiber;
   State state = ready;
@@ -39,6 +39,8 @@ struct Thread {
   Place place;  // where it waits
   // at_named
   int barrier = 0;
+  // at_phase
+  const void* phase = nullptr;
   // at_warp
   const char* operation = nullptr;
   uint32_t mask = 0;
@@ -47,6 +49,13 @@ struct Thread {
   std::vector<Copy> copies;         // begun and not waited for
   std::vector<size_t> group_sizes;  // of the committed groups among them, oldest first
   size_t open = 0;                  // copies after the last group
+  Products products;
+};
+
+/// A barrier in shared memory.
+struct Phase {
+  int arrivals = 0, missing = 0, parity = 0;  // parity of the running phase
+  std::vector<Copy> copies;                   // that report to the running phase
 };
 
 struct Block {
@@ -57,6 +66,7 @@ struct Block {
   std::deque<unsigned> queue;  // ready to run
   unsigned running = 0, at_barrier = 0, finished = 0;
   std::map<int, unsigned> at_named;
+  std::map<const void*, Phase> phases;
   std::array<uint32_t, kMostThreads / kLanes> at_warp = {};  // lanes that wait, of each warp
   Fiber scheduler;
   std::string error;
@@ -139,6 +149,9 @@ std::string deadlock() {
   const auto at = [](auto wanted) {
     return std::find_if(block.thread.begin(), block.thread.begin() + block.threads, wanted);
   };
+  const auto in_phase = at([](const Thread& t) { return t.state == Thread::at_phase; });
+  if (in_phase != block.thread.begin() + block.threads)
+    return fmt::format("{} and the phase does not end", describe(*in_phase));
   const auto waiting = at(
       [](const Thread& t) { return t.state == Thread::at_block || t.state == Thread::at_named; });
   const auto other = at([&](const Thread& t) { return t.state != waiting->state; });
@@ -158,6 +171,7 @@ void prepare_block() {
 
   block.at_barrier = block.finished = 0;
   block.at_named.clear();
+  block.phases.clear();
   block.at_warp.fill(0);
   block.queue.clear();
   const Index size = block.extent.threads;
@@ -168,6 +182,7 @@ void prepare_block() {
     thread.copies.clear();
     thread.group_sizes.clear();
     thread.open = 0;
+    thread.products = {};
     thread.fiber.prepare(i, thread_main);
     block.queue.push_back(i);
   }
@@ -360,5 +375,74 @@ void wait_copies(int pending) {
   me.group_sizes.erase(me.group_sizes.begin(),
                        me.group_sizes.begin() + static_cast<std::ptrdiff_t>(groups));
 }
+
+namespace {
+
+Phase& phase_of(const void* barrier, const Place& place) {
+  const auto found = block.phases.find(barrier);
+  if (found == block.phases.end()) fail("a barrier must be initialised before", place);
+  return found->second;
+}
+
+/// Ends the phase if all have arrived and its copies, if any, have been asked for.
+void end_phase(const void* barrier, Phase& phase) {
+  const auto waits = [&](const Thread& t) {
+    return t.state == Thread::at_phase && t.phase == barrier;
+  };
+  const auto threads_end = block.thread.begin() + block.threads;
+  const bool is_awaited = std::any_of(block.thread.begin(), threads_end, waits);
+  if (phase.missing > 0 || (!phase.copies.empty() && !is_awaited)) return;
+  for (const Copy& copy : phase.copies)
+    std::memcpy(copy.to, copy.from, static_cast<size_t>(copy.bytes));
+  phase.copies.clear();
+  phase.missing = phase.arrivals;
+  phase.parity ^= 1;
+  for (unsigned i = 0; i < block.threads; ++i)
+    if (waits(block.thread[i])) make_ready(i);
+}
+
+}  // namespace
+
+void init_phase(const void* barrier, int arrivals, const Place& place) {
+  if (arrivals < 1) fail("a phase must have arrivals", place);
+  block.phases[barrier] = {arrivals, arrivals, 0, {}};
+}
+
+void arrive_at_phase(const void* barrier, const Place& place) {
+  Phase& phase = phase_of(barrier, place);
+  if (--phase.missing < 0) fail("more arrivals than a phase has", place);
+  end_phase(barrier, phase);
+}
+
+void wait_for_phase(const void* barrier, int parity, const Place& place) {
+  Phase& phase = phase_of(barrier, place);
+  self().phase = barrier;
+  self().state = Thread::at_phase;  // so that copies know of it
+  self().place = place;
+  if (phase.parity == parity && phase.missing == 0) end_phase(barrier, phase);
+  if (self().state == Thread::ready) {  // it has just ended: this thread is in the queue
+    to_scheduler();
+    return;
+  }
+  if (phase.parity != parity) {
+    self().state = Thread::ready;
+    return;
+  }
+  to_scheduler();
+}
+
+void copy_in_phase(const void* barrier, void* shared, const void* global, int bytes,
+                   const Place& place) {
+  Phase& phase = phase_of(barrier, place);
+  if (bytes <= 0 || bytes % 16 != 0) fail("a bulk copy must be of a multiple of 16 bytes", place);
+  if (reinterpret_cast<uintptr_t>(global) % 16 != 0)
+    fail("the source of a copy must be 16-byte aligned", place);
+  check_shared(shared, static_cast<size_t>(bytes), place);
+  std::memset(shared, kPoison, static_cast<size_t>(bytes));
+  phase.copies.push_back({shared, global, bytes});
+  arrive_at_phase(barrier, place);
+}
+
+Products& products() { return self().products; }
 
 }  // namespace emulation

@@ -12,8 +12,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <source_location>
 #include <string>
+#include <vector>
 
 namespace emulation {
 
@@ -73,5 +75,28 @@ void check_shared(const void* pointer, size_t bytes, const Place& place);
 void begin_copy(void* shared, const void* global, int bytes, const Place& place);
 void commit_copies();
 void wait_copies(int pending);
+
+/// Barriers in shared memory that bulk copies report to. A copy happens when somebody waits for its phase.
+void init_phase(const void* barrier, int arrivals, const Place& place);
+void arrive_at_phase(const void* barrier, const Place& place);
+void wait_for_phase(const void* barrier, int parity, const Place& place);
+void copy_in_phase(const void* barrier, void* shared, const void* global, int bytes,
+                   const Place& place);
+
+/// A product of a warpgroup, one lane's part: begun, not awaited.
+struct Product {
+  float* d;
+  unsigned columns;
+  uint32_t a[4];
+  const unsigned char* b;  // shared
+  size_t group_bytes;      // from 8 columns of b to the next
+};
+/// Those of the running thread, oldest first. Their sums are taken from `d` when begun and lie here until the wait.
+struct Products {
+  std::vector<Product> begun;
+  std::map<float*, std::vector<float>> sums;
+  size_t committed = 0;
+};
+Products& products();
 
 }  // namespace emulation

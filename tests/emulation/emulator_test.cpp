@@ -113,6 +113,45 @@ TEST(Emulator, AnAsynchronousCopyIsThereOnlyAfterTheWaitAndTheBarrier) {
   });
 }
 
+TEST(Emulator, ABulkCopyIsThereOnlyAfterTheWaitForItsPhase) {
+  const std::vector<float> in = counting(128);
+  std::vector<float> out(128);
+  in_every_order(2, [&] {
+    copy_bulk(in.data(), out.data(), true, 1);
+    EXPECT_EQ(out[0], 128.0f);
+    EXPECT_EQ(out[127], 1.0f);
+    copy_bulk(in.data(), out.data(), false, 1);
+    EXPECT_TRUE(std::isnan(out[0]));
+  });
+  EXPECT_THAT(error_of([&] { copy_bulk(in.data(), out.data(), true, 2); }),
+              HasSubstr("the phase does not end"));
+}
+
+TEST(Emulator, AProductOfAWarpgroupIsThatOfTheManualAndThereAfterTheWait) {
+  // Whole numbers up to 8 as f16: sums are exact.
+  const auto f16 = [](int x) {
+    const int power = x < 2 ? 0 : x < 4 ? 1 : x < 8 ? 2 : 3;
+    return static_cast<uint16_t>(x == 0 ? 0 : (15 + power) << 10 | (x << (10 - power) & 0x3FF));
+  };
+  const auto a_of = [](int row, int k) { return (row * 5 + k * 3) % 9; };
+  const auto b_of = [](int k, int column) { return (k * 7 + column * 2) % 8; };
+  std::vector<uint16_t> a(64 * 16), b(256);
+  for (int i = 0; i < 64 * 16; ++i) a[static_cast<size_t>(i)] = f16(a_of(i / 16, i % 16));
+  for (int i = 0; i < 256; ++i)  // groups of 8 columns, halves of k, columns, k
+    b[static_cast<size_t>(i)] = f16(b_of(i / 64 % 2 * 8 + i % 8, i / 128 * 8 + i / 8 % 8));
+  std::vector<float> c(64 * 16);
+  multiply_panel(a.data(), b.data(), c.data(), true);
+  for (int row = 0; row < 64; ++row)
+    for (int column = 0; column < 16; ++column) {
+      int sum = 1;
+      for (int k = 0; k < 16; ++k) sum += a_of(row, k) * b_of(k, column);
+      EXPECT_EQ(c[static_cast<size_t>(row * 16 + column)], static_cast<float>(sum))
+          << row << ' ' << column;
+    }
+  multiply_panel(a.data(), b.data(), c.data(), false);
+  for (const float x : c) EXPECT_TRUE(std::isnan(x));
+}
+
 TEST(Emulator, WritingPastDynamicSharedMemoryIsAnError) {
   EXPECT_THAT(error_of([] {
                 reversed([](auto in, auto out) { reverse_dynamic(in, out, 100, 396); }, 100);

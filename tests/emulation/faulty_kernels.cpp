@@ -91,6 +91,36 @@ __global__ void reverse_halves_kernel(const float* in, float* out) {
   out[threadIdx.x] = values[half * 64 + 63 - i];
 }
 
+__global__ void copy_bulk_kernel(const float* in, float* out, bool waits, int arrivals) {
+  __align__(16) __shared__ float values[128];
+  __shared__ uint64_t barrier;
+  if (threadIdx.x == 0) phase_init(&barrier, arrivals);
+  phase_publish();
+  __syncthreads();
+  if (threadIdx.x == 0) bulk_copy(values, in, sizeof values, &barrier);
+  if (waits) phase_wait(&barrier, 0);
+  for (unsigned i = threadIdx.x; i < 128; i += 32) out[i] = values[127 - i];
+}
+
+__global__ void multiply_panel_kernel(const uint16_t* a, const uint16_t* b, float* c, bool waits) {
+  __align__(16) __shared__ uint16_t matrix[256];
+  for (unsigned i = threadIdx.x; i < 256; i += 128) matrix[i] = b[i];
+  phase_publish();
+  __syncthreads();
+  const unsigned lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const unsigned row = threadIdx.x / 32 * 16 + g;
+  uint32_t words[4];
+  for (unsigned j = 0; j < 4; ++j)
+    std::memcpy(words + j, a + (row + j % 2 * 8) * 16 + 2 * t + j / 2 * 8, 4);
+  float sums[8] = {1, 1, 1, 1, 1, 1, 1, 1};
+  wgmma_fence();
+  wgmma_f16(sums, words, shared_matrix(matrix, 256), true);
+  wgmma_commit();
+  if (waits) wgmma_wait();
+  for (unsigned i = 0; i < 8; ++i)
+    c[(row + i / 2 % 2 * 8) * 16 + i / 4 * 8 + 2 * t + i % 2] = sums[i];
+}
+
 __global__ void read_unwritten_kernel(float* out) {
   __shared__ float values[1024];
   out[threadIdx.x] = values[threadIdx.x];
@@ -127,6 +157,12 @@ void multiply_tile(const uint16_t* a, const uint16_t* b, float* c) {
 }
 void reverse_halves(const float* in, float* out) {
   launch(reverse_halves_kernel, block_of(128), in, out);
+}
+void copy_bulk(const float* in, float* out, bool waits, int arrivals) {
+  launch(copy_bulk_kernel, block_of(32), in, out, waits, arrivals);
+}
+void multiply_panel(const uint16_t* a, const uint16_t* b, float* c, bool waits) {
+  launch(multiply_panel_kernel, block_of(128), a, b, c, waits);
 }
 void read_unwritten(float* out, int threads) {
   launch(read_unwritten_kernel, Grid{2, static_cast<unsigned>(threads), 0, nullptr}, out);

@@ -24,6 +24,10 @@ void copy_async(const float* in, float* out, bool waits, bool has_barrier);
 void multiply_tile(const uint16_t* a, const uint16_t* b, float* c);
 /// Two halves of a block, each at its own named barrier, reverse their part.
 void reverse_halves(const float* in, float* out);
+/// Reverses 128 values that thread 0 of 32 copies in bulk, at a barrier that counts `arrivals`; threads wait or not.
+void copy_bulk(const float* in, float* out, bool waits, int arrivals);
+/// c [64, 16] = a [64, 16] b [16, 16] of f16 bits, a and c row-major, b as SharedMatrix: one product of a warpgroup.
+void multiply_panel(const uint16_t* a, const uint16_t* b, float* c, bool waits);
 /// out[i] = what a block of `threads` threads finds in shared memory that it did not write.
 void read_unwritten(float* out, int threads);
 

@@ -15,6 +15,14 @@ TEST(GpuNarrowAttention, AgreesWithTheFormula) {
 
 TEST(GpuNarrowAttention, OneTokenAttendsToItself) { expect_one_token_right(kGpu); }
 
+TEST(GpuNarrowAttention, LargeLogitsLeaveLseExact) { expect_large_lse_exact(kGpu); }
+
+TEST(GpuNarrowAttention, AHeadWhoseBoundIsFarAboveItsScoresIsDoneAgain) {
+  expect_distrusted_head_right(kGpu);
+}
+
+TEST(GpuNarrowAttention, EachHeadHasTheFormItNeeds) { expect_each_form_right(kGpu); }
+
 TEST(GpuNarrowAttention, GivesTheSameBitsTwice) {
   const Case c{.tokens = 5000, .width = 32, .heads = 2};
   const Heads x = random_heads(c);

@@ -109,11 +109,15 @@ bool runs(const AttentionContender& contender) {
   }
 }
 
-double difference(const at::Tensor& found, const at::Tensor& truth) {
+double square_sum(const at::Tensor& values) { return values.square().sum().item<double>(); }
+
+/// `terms`: square sum of what cancels in the truth.
+double difference(const at::Tensor& found, const at::Tensor& truth, double terms = 0) {
+  constexpr double kCancelled = 0x1p-16;  // of squares
   const at::Tensor values = found.to(at::kDouble);
   if (!at::isfinite(values).all().item<bool>()) return std::numeric_limits<double>::infinity();
-  const double scale = truth.square().sum().item<double>();
-  return std::sqrt((values - truth).square().sum().item<double>() / std::max(scale, 1e-300));
+  const double scale = std::max(square_sum(truth), kCancelled * terms);
+  return std::sqrt(square_sum(values - truth) / std::max(scale, 1e-300));
 }
 
 int64_t length_of(const AttentionValues& values, int64_t sample) {
@@ -282,6 +286,7 @@ AttentionTruth attention_truth(const AttentionValues& values, int64_t sample, in
   truth.dq = at::empty_like(truth.out);
   truth.dk = at::zeros({tokens, shape.head_width}, options);
   truth.dv = at::zeros({tokens, shape.head_width}, options);
+  const at::Tensor dk_terms = at::zeros({keys, shape.head_width}, options);
   const int64_t chunk = std::clamp<int64_t>((int64_t{1} << 25) / keys, 1, tokens);
   for (int64_t head = 0; head < group; ++head) {
     const int64_t query_head = kv_head * group + head;
@@ -299,11 +304,15 @@ AttentionTruth attention_truth(const AttentionValues& values, int64_t sample, in
       if (!backward) continue;
       truth.dv.narrow(0, 0, keys).add_(at::matmul(p.t(), dout));
       const at::Tensor row = (dout * out).sum(1, /*keepdim=*/true);
-      const at::Tensor ds = (at::matmul(dout, v.t()) - row).mul_(p).mul_(scale);
+      at::Tensor ds = at::matmul(dout, v.t()).mul_(p).mul_(scale);
+      truth.dq_terms += square_sum(at::matmul(ds, k));
+      dk_terms.add_(at::matmul(ds.t(), q));
+      ds = ds.sub_(row * p, scale);
       truth.dq.narrow(0, begin, count).select(1, head).copy_(at::matmul(ds, k));
       truth.dk.narrow(0, 0, keys).add_(at::matmul(ds.t(), q));
     }
   }
+  truth.dk_terms = square_sum(dk_terms);
   return truth;
 }
 
@@ -326,10 +335,10 @@ AttentionError attention_error(const AttentionValues& values, const AttentionRes
     if (!std::isfinite(error.lse)) error.lse = kBroken;
   }
   if (!backward) return error;
-  error.dq = difference(of_group(result.dq), truth.dq);
+  error.dq = difference(of_group(result.dq), truth.dq, truth.dq_terms);
   const at::Tensor dk = result.dk[sample].select(1, kv_head),
                    dv = result.dv[sample].select(1, kv_head);
-  error.dk = difference(dk, truth.dk);
+  error.dk = difference(dk, truth.dk, truth.dk_terms);
   error.dv = difference(dv, truth.dv);
   const int64_t rest = values.shape.tokens - keys;
   const auto all_zero = [&](const at::Tensor& d) {

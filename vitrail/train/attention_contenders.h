@@ -48,6 +48,8 @@ std::vector<AttentionContender> attention_contenders(const AttentionValues& valu
 /// The formula in fp64, of the query heads that share k and v head `kv_head` of one sample.
 struct AttentionTruth {
   at::Tensor out, lse, dq, dk, dv;  // [L, group, E], [group, L], [L, group, E], [L, E], [L, E]
+  // Sums of squares of dq and dk without D, the part of dS = P (dP - D) that cancels: with one key all of it.
+  double dq_terms = 0, dk_terms = 0;
 };
 AttentionTruth attention_truth(const AttentionValues& values, int64_t sample, int64_t kv_head,
                                bool backward);
@@ -55,6 +57,8 @@ AttentionTruth attention_truth(const AttentionValues& values, int64_t sample, in
 struct AttentionError {
   double out = 0, lse = 0, dq = 0, dk = 0, dv = 0;  // relative; lse: largest absolute
 };
+/// dq and dk are measured against no less than 2^-8 of what cancels in them: less than that no product of bf16 values has
+/// to keep, and where one key is all there is they are 0 and every rounding would be infinitely wrong.
 /// Over the tokens that count; infinite where a value that must be finite is not, or a dk or dv past the length is not 0.
 AttentionError attention_error(const AttentionValues& values, const AttentionResult& result,
                                int64_t sample, int64_t kv_head, bool backward);

@@ -276,6 +276,15 @@ inline uint32_t __byte_perm(uint32_t low, uint32_t high, uint32_t selector) {
 inline uint32_t __funnelshift_l(uint32_t low, uint32_t high, uint32_t shift) {
   return static_cast<uint32_t>((static_cast<uint64_t>(high) << 32 | low) << (shift & 31) >> 32);
 }
+/// Of both halves as signed numbers: max(a + b mod 2^16, c, 0).
+inline uint32_t __viaddmax_s16x2_relu(uint32_t a, uint32_t b, uint32_t c) {
+  const auto half = [&](int shift) {
+    const auto sum = static_cast<int16_t>((a >> shift) + (b >> shift));
+    const auto least = std::max<int16_t>(static_cast<int16_t>(c >> shift), 0);
+    return static_cast<uint32_t>(static_cast<uint16_t>(std::max(sum, least))) << shift;
+  };
+  return half(0) | half(16);
+}
 inline uint32_t __umulhi(uint32_t a, uint32_t b) {
   return static_cast<uint32_t>(static_cast<uint64_t>(a) * b >> 32);
 }

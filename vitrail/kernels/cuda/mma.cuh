@@ -10,12 +10,15 @@
 //   B [16 x 8], 2 words    b0 = rows 2t, 2t + 1 of column g; b1 = rows 2t + 8, 2t + 9 of column g
 //   C, D [16 x 8], 4 fp32  d0, d1 = (g, 2t), (g, 2t + 1); d2, d3 = (g + 8, 2t), (g + 8, 2t + 1)
 // So D of one product, packed in pairs, is A of the next (two D of neighbouring columns make one A).
-// All lanes of the warp must call a function marked [warp] together.
+// All lanes of the warp must call a function marked [warp] together, all four warps of a warpgroup (128 threads from a
+// multiple of 128 on) one marked [warpgroup].
 
 #include <cstdint>
 
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
+
+#include "vitrail/kernels/fp8.h"
 
 namespace vitrail::kernels {
 
@@ -181,6 +184,154 @@ __device__ __forceinline__ uint32_t mul_bf16x2(uint32_t a, uint32_t b) {
   uint32_t d;
   asm("mul.rn.bf16x2 %0,%1,%2;" : "=r"(d) : "r"(a), "r"(b));
   return d;
+}
+
+// ---- barriers in shared memory, bulk copies ----
+
+/// A barrier counts `arrivals` and then begins its next phase; phases are named by their parity, 0 first (mbarrier).
+__device__ __forceinline__ void phase_init(uint64_t* barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared.b64 [%0],%1;" ::"r"(shared_address(barrier)), "r"(arrivals)
+               : "memory");
+}
+/// Makes barriers just initialised and shared memory just written known to copies and products; a __syncthreads of all
+/// writers must follow before these begin (fence.mbarrier_init, fence.proxy.async).
+__device__ __forceinline__ void phase_publish() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+__device__ __forceinline__ void phase_arrive(uint64_t* barrier) {
+  asm volatile("mbarrier.arrive.shared.b64 _,[%0];" ::"r"(shared_address(barrier)) : "memory");
+}
+/// Waits for the end of the newest phase of this parity.
+__device__ __forceinline__ void phase_wait(uint64_t* barrier, int parity) {
+  asm volatile(
+      "{.reg .pred p;\n"
+      "again%=: mbarrier.try_wait.parity.shared.b64 p,[%0],%1;\n"
+      "@!p bra again%=;\n}" ::"r"(shared_address(barrier)),
+      "r"(parity)
+      : "memory");
+}
+/// Arrives at the barrier and begins a copy of `bytes` (a multiple of 16, both ends aligned to 16) from global to shared
+/// memory; the phase ends when the bytes are there, too (cp.async.bulk).
+__device__ __forceinline__ void bulk_copy(void* shared, const void* global, int bytes,
+                                          uint64_t* barrier) {
+  asm volatile("mbarrier.arrive.expect_tx.shared.b64 _,[%0],%1;" ::"r"(shared_address(barrier)),
+               "r"(bytes)
+               : "memory");
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0],[%1],%2,[%3];" ::"r"(
+          shared_address(shared)),
+      "l"(global), "r"(bytes), "r"(shared_address(barrier))
+      : "memory");
+}
+
+// ---- products of a warpgroup ----
+//
+// d [64 x n] += a [64 x 16] b [16 x n]; a and d in registers, b in shared memory. Warp w of the warpgroup holds rows 16 w
+// to 16 w + 15 of a as above, and of d for every 8 columns the four values of D above.
+
+/// b [16 x n] in shared memory: columns in groups of 8 that lie `group_bytes` apart (0: all alike); a group is two times
+/// 128 bytes, for rows 0-7 and 8-15: 8 columns of 8 values each.
+struct SharedMatrix {
+  uint64_t descriptor;
+  /// The same, `bytes` (a multiple of 16) further on.
+  __device__ __forceinline__ SharedMatrix at(int bytes) const {
+    return {descriptor + static_cast<uint64_t>(bytes / 16)};
+  }
+};
+__device__ __forceinline__ SharedMatrix shared_matrix(const void* shared, int group_bytes) {
+  return {static_cast<uint64_t>((shared_address(shared) >> 4) & 0x3FFF) | uint64_t{128 / 16} << 16 |
+          static_cast<uint64_t>(group_bytes / 16) << 32};
+}
+
+/// Between the last write of registers and the products that read them (wgmma.fence).
+__device__ __forceinline__ void wgmma_fence() {
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void wgmma_commit() {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+/// [warpgroup] Waits for all products begun: their sums may be read, their operands written.
+__device__ __forceinline__ void wgmma_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+}
+/// Keeps the compiler from moving uses of these registers across: needed behind every wait and before every fence.
+template <int kCount>
+__device__ __forceinline__ void wgmma_pin(float (&x)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(x[i])::"memory");
+}
+template <int kCount>
+__device__ __forceinline__ void wgmma_pin(uint32_t (&x)[kCount][4]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i)
+    asm volatile("" : "+r"(x[i][0]), "+r"(x[i][1]), "+r"(x[i][2]), "+r"(x[i][3])::"memory");
+}
+
+#define VITRAIL_FLOATS_8(d, i)                                                                \
+  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
+      "+f"(d[i + 6]), "+f"(d[i + 7])
+#define VITRAIL_FLOATS_4(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
+// Operand numbers: the sums, then four words of a, the descriptor, whether to add.
+#define VITRAIL_WGMMA(columns, sums, a0, a1, a2, a3, b, add, ...)                           \
+  /** [warpgroup] Begins d = a b (is_sum: d + a b), f16 products, fp32 sums (wgmma). */     \
+  __device__ __forceinline__ void wgmma_f16(float(&d)[columns / 2], const uint32_t(&a)[4],  \
+                                            const SharedMatrix& matrix, bool is_sum) {      \
+    asm volatile("{.reg .pred p;\nsetp.ne.b32 p,%" #add                                     \
+                 ",0;\nwgmma.mma_async.sync.aligned.m64n" #columns "k16.f32.f16.f16 {" sums \
+                 "},{%" #a0 ",%" #a1 ",%" #a2 ",%" #a3 "},%" #b ",p,1,1,0;\n}"              \
+                 : __VA_ARGS__                                                              \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(matrix.descriptor),      \
+                   "r"(static_cast<int>(is_sum)));                                          \
+  }
+#define VITRAIL_SUMS_8 "%0,%1,%2,%3,%4,%5,%6,%7"
+#define VITRAIL_SUMS_12 VITRAIL_SUMS_8 ",%8,%9,%10,%11"
+#define VITRAIL_SUMS_16 VITRAIL_SUMS_12 ",%12,%13,%14,%15"
+#define VITRAIL_SUMS_20 VITRAIL_SUMS_16 ",%16,%17,%18,%19"
+VITRAIL_WGMMA(16, VITRAIL_SUMS_8, 8, 9, 10, 11, 12, 13, VITRAIL_FLOATS_8(d, 0))
+VITRAIL_WGMMA(24, VITRAIL_SUMS_12, 12, 13, 14, 15, 16, 17, VITRAIL_FLOATS_8(d, 0),
+              VITRAIL_FLOATS_4(d, 8))
+VITRAIL_WGMMA(32, VITRAIL_SUMS_16, 16, 17, 18, 19, 20, 21, VITRAIL_FLOATS_8(d, 0),
+              VITRAIL_FLOATS_8(d, 8))
+VITRAIL_WGMMA(40, VITRAIL_SUMS_20, 20, 21, 22, 23, 24, 25, VITRAIL_FLOATS_8(d, 0),
+              VITRAIL_FLOATS_8(d, 8), VITRAIL_FLOATS_4(d, 16))
+#undef VITRAIL_SUMS_8
+#undef VITRAIL_SUMS_12
+#undef VITRAIL_SUMS_16
+#undef VITRAIL_SUMS_20
+#undef VITRAIL_WGMMA
+#undef VITRAIL_FLOATS_4
+#undef VITRAIL_FLOATS_8
+
+/// Two values as numbers of 8 bits (kernels/fp8.h), `low` in the low byte (cvt).
+template <Fp8 kFormat>
+__device__ __forceinline__ uint32_t pack_fp8(float low, float high) {
+  uint16_t codes;
+  if constexpr (kFormat == Fp8::e4m3)
+    asm("cvt.rn.satfinite.e4m3x2.f32 %0,%1,%2;" : "=h"(codes) : "f"(high), "f"(low));
+  else
+    asm("cvt.rn.satfinite.e5m2x2.f32 %0,%1,%2;" : "=h"(codes) : "f"(high), "f"(low));
+  return codes;
+}
+/// Two such numbers as f16, exactly, and back.
+template <Fp8 kFormat>
+__device__ __forceinline__ uint32_t f16_of_fp8(uint32_t codes) {
+  uint32_t word;
+  const auto two = static_cast<uint16_t>(codes);
+  if constexpr (kFormat == Fp8::e4m3)
+    asm("cvt.rn.f16x2.e4m3x2 %0,%1;" : "=r"(word) : "h"(two));
+  else
+    asm("cvt.rn.f16x2.e5m2x2 %0,%1;" : "=r"(word) : "h"(two));
+  return word;
+}
+template <Fp8 kFormat>
+__device__ __forceinline__ uint32_t fp8_of_f16(uint32_t word) {
+  uint16_t codes;
+  if constexpr (kFormat == Fp8::e4m3)
+    asm("cvt.rn.satfinite.e4m3x2.f16x2 %0,%1;" : "=h"(codes) : "r"(word));
+  else
+    asm("cvt.rn.satfinite.e5m2x2.f16x2 %0,%1;" : "=h"(codes) : "r"(word));
+  return codes;
 }
 
 }  // namespace vitrail::kernels

@@ -20,17 +20,12 @@ class NarrowAttention : public AttentionKernel {
     sizes_.heads = static_cast<int>(shape.heads);
     sizes_.problems = static_cast<int>(shape.samples * shape.heads);
     sizes_.scale = 1.0f / std::sqrt(static_cast<float>(shape.head_width));
-    const int64_t section = 32 * shape.head_width;  // bytes of a tile's operand
-    const int64_t long_stages =
-        sizes_.problems * padded_tiles(shape.tokens, 256 / shape.head_width);
-    const int64_t short_stages =
-        sizes_.problems * padded_tiles(shape.tokens, 128 / shape.head_width);
     bounds_bytes_ = aligned(sizes_.problems * static_cast<int64_t>(sizeof(Bounds)));
     rows_bytes_ =
         aligned(int64_t{sizes_.problems} * sizes_.tokens * static_cast<int64_t>(sizeof(RowFacts)));
-    // The passes run one after another, so their streams share one place.
-    stream_bytes_ =
-        aligned(std::max(long_stages * 3 * section, short_stages * (4 * section + 256)));
+    // The forms and their passes run one after another, so their streams share one place.
+    stream_bytes_ = aligned(sizes_.problems * std::max(fast_stream_bytes(shape.tokens, width_),
+                                                       general_stream_bytes(shape.tokens, width_)));
   }
 
   std::string name() const override { return "narrow"; }
@@ -40,18 +35,16 @@ class NarrowAttention : public AttentionKernel {
   void forward(const AttentionForward& task, void* workspace, void* stream) override {
     const Workspace parts = parts_of(workspace);
     find_bounds(sizes_, width_, task.q, task.k, task.v, nullptr, parts.bounds, stream);
-    pack_forward(sizes_, width_, task, parts, stream);
-    run_forward(sizes_, width_, task, parts, stream);
+    fast_forward(sizes_, width_, task, parts, stream);
+    general_forward(sizes_, width_, task, parts, stream);
   }
 
   void backward(const AttentionBackward& task, void* workspace, void* stream) override {
     const Workspace parts = parts_of(workspace);
     find_bounds(sizes_, width_, task.q, task.k, task.v, &task.dout, parts.bounds, stream);
     find_facts(sizes_, width_, task, parts, stream);
-    pack_query_pass(sizes_, width_, task, parts, stream);
-    run_query_pass(sizes_, width_, task, parts, stream);
-    pack_key_pass(sizes_, width_, task, parts, stream);
-    run_key_pass(sizes_, width_, task, parts, stream);
+    fast_backward(sizes_, width_, task, parts, stream);
+    general_backward(sizes_, width_, task, parts, stream);
   }
 
  private:

@@ -3,8 +3,9 @@
 // of them are a polynomial in f16 where the logits allow it (docs/kernels.md, Narrow attention).
 //
 // A problem is one head of one sample (blockIdx.y). Before each pass the operand that all blocks of a problem stream
-// through shared memory is packed: 16 rows are a tile, stored as the words that the lanes of a warp hold of it, so that
-// one 16-byte load a lane gives the operands of two products. Scores are in units of log2: x = log2(e) / sqrt(width) q k.
+// through shared memory is packed: for the fast form in panels that products of a warpgroup read
+// (narrow_attention_panels.cuh), for the others in tiles of words (narrow_attention_tiles.cuh). Scores are in units of
+// log2: x = log2(e) / sqrt(width) q k.
 // Notation as in mma.cuh: lane = threadIdx % 32, g = lane / 4, t = lane % 4.
 
 #include "vitrail/kernels/attention.h"
@@ -13,11 +14,7 @@
 
 namespace vitrail::kernels::narrow {
 
-constexpr int kTile = 16, kWarps = 4, kThreads = 32 * kWarps;
-constexpr int kRowTiles = 2;  // tiles of a warp's own rows
-constexpr int kBlockRows = kWarps * kRowTiles * kTile;
 constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
-constexpr float kNever = -1e30f;  // the score of a token that is not there
 
 struct Sizes {
   int tokens = 0, heads = 0, problems = 0;
@@ -27,10 +24,13 @@ struct Sizes {
 /// The largest row norms of a problem, as the bits of non-negative floats (which order as integers do).
 struct Bounds {
   int q, k, v, dout;
+  int lse;            // backward: the largest log2 of a sum, or 0
+  int is_distrusted;  // 1: a row's bound lies too far above its scores for the fast forward
 };
 
 /// How a problem's scores and probabilities are computed.
-///   fast     2 B <= 28   probabilities f16, scaled by 2^15, rows g by polynomial and rows g + 8 by ex2; backward up to 2 B < 120
+///   fast     2 B <= 60   probabilities f16, scaled by 2^15, rows g by polynomial and rows g + 8 by ex2; forward only if
+///                        every row's sum is trusted (kLeastMean), backward up to 2 B < 120
 ///   bounded  2 B < 120   probabilities bf16, scores below the row's bound
 ///   online   any         exact bf16 products, running maximum
 /// with B = max|q| max|k| log2(e) / sqrt(width), by Cauchy and Schwarz.
@@ -65,12 +65,20 @@ __device__ __forceinline__ Scales scales_of(const Bounds& bounds, float scale) {
   s.bound = 2.0f * (q * s.score) * (k * s.k);
   return s;
 }
+/// The mean over a row's keys of the fast forward's probabilities (2^15 at the bound) from which its sum is trusted.
+/// Those below 2^-15 count as 0, so at most 2^-10 of such a row is lost.
+constexpr float kLeastMean = 1.0f / 32.0f;
 // Written so that a bound that is not a number means the general form.
-__device__ __forceinline__ Form forward_form(float bound) {
-  return bound <= 28.0f ? Form::fast : bound < 120.0f ? Form::bounded : Form::online;
+__device__ __forceinline__ Form forward_form(float bound, const Bounds& bounds) {
+  if (bound <= 60.0f && bounds.is_distrusted == 0) return Form::fast;
+  return bound < 120.0f ? Form::bounded : Form::online;
 }
 __device__ __forceinline__ Form backward_form(float bound) {
   return bound < 120.0f ? Form::fast : Form::online;
+}
+/// Whether a score can lie so far below its row's lse that exp2_polynomial must be the far one.
+__device__ __forceinline__ bool is_far(float bound, const Bounds& bounds) {
+  return !(0.5f * bound + __int_as_float(bounds.lse) <= 59.0f);
 }
 
 /// Where the running problem's head begins.
@@ -102,34 +110,23 @@ __device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], uint3
     mma_bf16(d, a, b0, b1, c);
 }
 
-/// 2^(x - u + 15) of two scores as f16, from t = x - u + kPolynomial: rms error 1.1e-3, at most 3.0e-3.
+/// 2^(x - u + 15) of two scores as f16, from t = x - u + kPolynomial: rms error 1.1e-3, at most 3.0e-3; 0 where
+/// x - u < -30. Needs x - u > -62, unless `kFar`.
 ///
-/// t lies in [8192, 16384), where a float's unit is 2^-10: its low 16 bits are 1024 (x - u + 55) + 3, the bits of the
-/// f16 number 2^n (1 + f) plus 25 * 1024. What is left is to replace 1 + f by 2^f: d = 1024 + 1024 (1 + f - 2^f) as f16
-/// has the bits 25 * 1024 + 1024 (1 + f - 2^f), a quadratic in 1 + f. Needs t >= kLeastT.
-constexpr float kPolynomial = 8192.0f + 55.0f + 3.0f / 1024.0f;
+/// t lies in [8192, 16384), where a float's unit is 2^-10: its low 16 bits are 1024 (x - u + 68) + 3 mod 2^16, those of
+/// the f16 number 2^n (1 + f) but for a multiple of 1024. What is left is to replace 1 + f by 2^f: e = 2048 - 1024
+/// (1 + f - 2^f), a quadratic in 1 + f, has as f16 the bits 26 * 1024 - 1024 (1 + f - 2^f), and 68 + 26 = 30 mod 64. The
+/// sum of both, as a signed number, is negative from x - u = -30 down to -62; there it becomes 0.
+constexpr float kPolynomial = 8192.0f + 68.0f + 3.0f / 1024.0f;
+template <bool kFar>
 __device__ __forceinline__ uint32_t exp2_polynomial(float t0, float t1) {
-  constexpr uint32_t kMinus340 = 0xDD50DD50u, k1030 = 0x64066406u, k334 = 0x5D385D38u;
+  constexpr uint32_t k340 = 0x5D505D50u, kMinus1030 = 0xE406E406u, k2738 = 0x69596959u;
+  constexpr float kLeast = 8192.0f + 28.0f;
+  if constexpr (kFar) t0 = fmaxf(t0, kLeast), t1 = fmaxf(t1, kLeast);
   const uint32_t bits = __byte_perm(__float_as_uint(t0), __float_as_uint(t1), 0x5410);
   const uint32_t one_plus_f = (bits & 0x03FF03FFu) | 0x3C003C00u;
-  const uint32_t d = fma_f16x2(fma_f16x2(one_plus_f, kMinus340, k1030), one_plus_f, k334);
-  return bits - d;
-}
-/// The t below which a probability is 0: there exp2_polynomial is exactly 0.
-constexpr float kLeastT = 8192.0f + 25.0f;
-
-/// Words of the "row" operand: contraction over the columns of a tile's rows. Word j of a lane: row g (j < 2) or g + 8,
-/// columns 16 step + 2 t + 8 (j % 2) and the next.
-struct WordPlace {
-  int row, column;
-};
-__device__ __forceinline__ WordPlace row_word(int step, int lane, int j) {
-  return {lane / 4 + j / 2 * 8, step * 16 + lane % 4 * 2 + j % 2 * 8};
-}
-/// Words of the "column" operand: contraction over the rows. Word j: rows 2 t + 8 (j % 2) and the next, column
-/// 16 step + g + 8 (j / 2).
-__device__ __forceinline__ WordPlace column_word(int step, int lane, int j) {
-  return {lane % 4 * 2 + j % 2 * 8, step * 16 + lane / 4 + j / 2 * 8};
+  const uint32_t e = fma_f16x2(fma_f16x2(one_plus_f, k340, kMinus1030), one_plus_f, k2738);
+  return __viaddmax_s16x2_relu(bits, e, 0u);
 }
 
 /// Fragments of a warp's own 16 rows from `first` on, each value times factor(row); rows past the end are 0.
@@ -191,58 +188,6 @@ __device__ __forceinline__ void store_rows(const Head<uint16_t>& head, int first
   }
 }
 
-/// A stream of tiles of kTileBytes each, brought into shared memory kStageTiles at a time, one stage ahead.
-template <int kTileBytes, int kStageTiles, int kUnroll>
-struct Stream {
-  static constexpr int kStageBytes = kTileBytes * kStageTiles;
-  static constexpr size_t kSharedBytes = 2 * kStageBytes;
-  static_assert(kStageBytes % 16 == 0, "copied 16 bytes at a time");
-
-  const unsigned char* from;
-  unsigned char* shared;
-
-  __device__ __forceinline__ void begin(int stage) const {
-    const unsigned char* const source = from + static_cast<int64_t>(stage) * kStageBytes;
-    unsigned char* const to = shared + stage % 2 * kStageBytes;
-    for (int i = static_cast<int>(threadIdx.x) * 16; i < kStageBytes; i += kThreads * 16)
-      cp_async_16(to + i, source + i);
-    cp_async_commit();
-  }
-  /// Calls work(tile's shared memory, index) for every tile in order. Every thread of the block calls it.
-  template <class Work>
-  __device__ __forceinline__ void each(int tiles, Work work) const {
-    const int stages = (tiles + kStageTiles - 1) / kStageTiles;
-    begin(0);
-    for (int stage = 0; stage < stages; ++stage) {
-      cp_async_wait<0>();
-      __syncthreads();  // the stage is there for all, and nobody reads the other buffer any more
-      if (stage + 1 < stages) begin(stage + 1);
-      const unsigned char* const at = shared + stage % 2 * kStageBytes;
-      const int left = tiles - stage * kStageTiles;
-      const int count = left < kStageTiles ? left : kStageTiles;
-#pragma unroll kUnroll
-      for (int i = 0; i < count; ++i) work(at + i * kTileBytes, stage * kStageTiles + i);
-    }
-  }
-};
-
-/// Bytes of one section of a tile (16 rows of one operand), and the sections' number in each stream.
-template <int kWidth>
-constexpr int kSection = kWidth * 32;
-template <int kWidth>
-using ForwardStream = Stream<2 * kSection<kWidth>, 256 / kWidth, 2>;  // k by rows, v by columns
-template <int kWidth>
-using QueryStream =
-    Stream<3 * kSection<kWidth>, 256 / kWidth, 2>;  // k by rows, v by rows, k by columns
-template <int kWidth>
-using KeyStream = Stream<4 * kSection<kWidth> + 256, 128 / kWidth,
-                         1>;  // q, dout by rows; dout, q by columns; scores
-
-__device__ __forceinline__ uint4 lane_words(const unsigned char* section, int step) {
-  return *reinterpret_cast<const uint4*>(section + step * 512 +
-                                         static_cast<int>(threadIdx.x) % 32 * 16);
-}
-
 /// What the backward needs of a query's row.
 struct alignas(16) RowFacts {
   float lse;         // log2 of the sum of 2^x
@@ -258,31 +203,33 @@ struct Workspace {
   unsigned char* stream;  // of the pass that runs
 };
 
+/// Blocks of `threads` for `items` of every problem.
+inline Grid grid_of(const Sizes& sizes, int64_t items, int items_a_block, int threads,
+                    size_t shared_bytes, void* stream) {
+  return {dim3(static_cast<unsigned>((items + items_a_block - 1) / items_a_block),
+               static_cast<unsigned>(sizes.problems)),
+          static_cast<unsigned>(threads), shared_bytes, stream};
+}
+
 /// `dout` may be null.
 void find_bounds(const Sizes& sizes, int width, const HeadRows<const uint16_t>& q,
                  const HeadRows<const uint16_t>& k, const HeadRows<const uint16_t>& v,
                  const HeadRows<const uint16_t>* dout, Bounds* bounds, void* stream);
-void pack_forward(const Sizes& sizes, int width, const AttentionForward& task,
-                  const Workspace& workspace, void* stream);
-void run_forward(const Sizes& sizes, int width, const AttentionForward& task,
-                 const Workspace& workspace, void* stream);
-
 void find_facts(const Sizes& sizes, int width, const AttentionBackward& task,
                 const Workspace& workspace, void* stream);
-/// The pass over queries: packs keys and values, then dq.
-void pack_query_pass(const Sizes& sizes, int width, const AttentionBackward& task,
-                     const Workspace& workspace, void* stream);
-void run_query_pass(const Sizes& sizes, int width, const AttentionBackward& task,
-                    const Workspace& workspace, void* stream);
-/// The pass over keys: packs queries and gradients, then dk and dv.
-void pack_key_pass(const Sizes& sizes, int width, const AttentionBackward& task,
-                   const Workspace& workspace, void* stream);
-void run_key_pass(const Sizes& sizes, int width, const AttentionBackward& task,
-                  const Workspace& workspace, void* stream);
 
-/// Tiles of a stream with stages of `stage_tiles`: whole stages, so that copies need no bounds.
-constexpr __host__ __device__ int64_t padded_tiles(int64_t tokens, int64_t stage_tiles) {
-  return (tokens + kTile * stage_tiles - 1) / (kTile * stage_tiles) * stage_tiles;
-}
+// Each packs what its pass streams and runs it, for the problems whose form is its own. The fast forward may distrust a
+// problem; then general_forward does it again.
+void fast_forward(const Sizes& sizes, int width, const AttentionForward& task,
+                  const Workspace& workspace, void* stream);
+void general_forward(const Sizes& sizes, int width, const AttentionForward& task,
+                     const Workspace& workspace, void* stream);
+void fast_backward(const Sizes& sizes, int width, const AttentionBackward& task,
+                   const Workspace& workspace, void* stream);
+void general_backward(const Sizes& sizes, int width, const AttentionBackward& task,
+                      const Workspace& workspace, void* stream);
+/// Bytes of the largest stream of a problem.
+int64_t fast_stream_bytes(int64_t tokens, int width);
+int64_t general_stream_bytes(int64_t tokens, int width);
 
 }  // namespace vitrail::kernels::narrow

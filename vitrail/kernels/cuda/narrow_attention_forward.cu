@@ -1,6 +1,6 @@
-// Narrow attention, forward: a warp holds 32 queries, the block streams through all keys.
+// The general forms of narrow attention, forward: a warp holds 32 queries, the block streams through all keys.
 
-#include "vitrail/kernels/cuda/narrow_attention.cuh"
+#include "vitrail/kernels/cuda/narrow_attention_tiles.cuh"
 
 namespace vitrail::kernels::narrow {
 namespace {
@@ -9,10 +9,14 @@ namespace {
 template <int kWidth>
 struct Queries {
   uint32_t q[kWidth / 16][4];
-  float start[4];  // what the products of scores begin from
+  float start[4];  // what the products of scores begin from: minus the bound, or 0
   float top[2];    // of rows g, g + 8: the bound or the running maximum that scores are taken from
   float out[kWidth / 8][4] = {};
-  float sum[4] = {};  // of probabilities, the same in both columns
+  float sum[4] =
+      {};  // of rounded probabilities, the same in both columns: what `out` is divided by
+  // Of exact ones, this lane's columns. A row in which one key has nearly all takes its rounding (2^-8 at most) into
+  // the sum above, where it cancels; in lse it would stay.
+  float exact_sum[2] = {};
 };
 
 template <int kWidth, Form kForm>
@@ -34,8 +38,7 @@ __device__ __forceinline__ void begin(Queries<kWidth>& rows, const Head<const ui
       rows.top[half] = ceilf(sqrtf(norms[half]) * largest_k * 1.002f * 64.0f) / 64.0f;
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      const float base = kForm == Form::bounded ? 0.0f : j < 2 ? kPolynomial : 15.0f;
-      rows.start[j] = base - rows.top[j / 2];
+      rows.start[j] = -rows.top[j / 2];
     }
   }
 }
@@ -65,25 +68,23 @@ __device__ __forceinline__ void raise_tops(Queries<kWidth>& rows, const float (&
     }
     rows.sum[2 * half] *= by;
     rows.sum[2 * half + 1] *= by;
+    rows.exact_sum[half] *= by;
   }
 }
 
 /// Scores of 16 queries and 8 keys to words of probabilities, of rows g and g + 8.
 template <Form kForm>
 __device__ __forceinline__ void probabilities(const float (&x)[4], const float (&top)[2],
-                                              float score, uint32_t& low, uint32_t& high) {
-  if constexpr (kForm == Form::fast) {
-    low = exp2_polynomial(x[0], x[1]);
-    high = pack_f16(exp2_approx(x[2]), exp2_approx(x[3]));
-  } else if constexpr (kForm == Form::bounded) {
-    low = pack_bf16(exp2_approx(x[0]), exp2_approx(x[1]));
-    high = pack_bf16(exp2_approx(x[2]), exp2_approx(x[3]));
-  } else {
-    low =
-        pack_bf16(exp2_approx(fmaf(x[0], score, -top[0])), exp2_approx(fmaf(x[1], score, -top[0])));
-    high =
-        pack_bf16(exp2_approx(fmaf(x[2], score, -top[1])), exp2_approx(fmaf(x[3], score, -top[1])));
+                                              float score, float (&sums)[2], uint32_t& low,
+                                              uint32_t& high) {
+  float p[4];
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    p[j] = exp2_approx(kForm == Form::bounded ? x[j] : fmaf(x[j], score, -top[j / 2]));
+    sums[j / 2] += p[j];
   }
+  low = pack_bf16(p[0], p[1]);
+  high = pack_bf16(p[2], p[3]);
 }
 
 /// One tile of keys: `present` keys of it are there.
@@ -91,8 +92,8 @@ template <int kWidth, Form kForm>
 __device__ __forceinline__ void attend(Queries<kWidth> (&rows)[kRowTiles],
                                        const unsigned char* tile, int present, float score) {
   constexpr int kSteps = kWidth / 16;
-  constexpr bool kIsF16 = kForm == Form::fast, kScoresF16 = kForm != Form::online;
-  constexpr uint32_t kOnes = kIsF16 ? 0x3C003C00u : 0x3F803F80u;
+  constexpr bool kScoresF16 = kForm == Form::bounded;
+  constexpr uint32_t kOnes = 0x3F803F80u;
   const int t = static_cast<int>(threadIdx.x) % 4;
   uint4 k[kSteps], v[kSteps];
 #pragma unroll
@@ -100,15 +101,6 @@ __device__ __forceinline__ void attend(Queries<kWidth> (&rows)[kRowTiles],
     k[step] = lane_words(tile, step);
     v[step] = lane_words(tile + kSection<kWidth>, step);
   }
-  // A column of ones sums the probabilities; it has zeros for keys that are not there.
-  uint32_t ones[2] = {kOnes, kOnes};
-  if (present < kTile)
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int key = 2 * t + 8 * half;
-      ones[half] =
-          (key < present ? kOnes & 0xFFFFu : 0u) | (key + 1 < present ? kOnes & 0xFFFF0000u : 0u);
-    }
 #pragma unroll
   for (int m = 0; m < kRowTiles; ++m) {
     Queries<kWidth>& mine = rows[m];
@@ -120,29 +112,27 @@ __device__ __forceinline__ void attend(Queries<kWidth> (&rows)[kRowTiles],
       mma<kScoresF16>(low, mine.q[step], k[step].x, k[step].y, low);
       mma<kScoresF16>(high, mine.q[step], k[step].z, k[step].w, high);
     }
-    if constexpr (kForm == Form::online) {
-      if (present < kTile)
+    if (present < kTile)
 #pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          if (2 * t + j % 2 >= present) low[j] = -INFINITY;
-          if (2 * t + j % 2 + 8 >= present) high[j] = -INFINITY;
-        }
-      raise_tops(mine, low, high, score);
-    }
+      for (int j = 0; j < 4; ++j) {
+        if (2 * t + j % 2 >= present) low[j] = -INFINITY;
+        if (2 * t + j % 2 + 8 >= present) high[j] = -INFINITY;
+      }
+    if constexpr (kForm == Form::online) raise_tops(mine, low, high, score);
     uint32_t p[4];
-    probabilities<kForm>(low, mine.top, score, p[0], p[1]);
-    probabilities<kForm>(high, mine.top, score, p[2], p[3]);
+    probabilities<kForm>(low, mine.top, score, mine.exact_sum, p[0], p[1]);
+    probabilities<kForm>(high, mine.top, score, mine.exact_sum, p[2], p[3]);
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
-      mma<kIsF16>(mine.out[2 * step], p, v[step].x, v[step].y, mine.out[2 * step]);
-      mma<kIsF16>(mine.out[2 * step + 1], p, v[step].z, v[step].w, mine.out[2 * step + 1]);
+      mma_bf16(mine.out[2 * step], p, v[step].x, v[step].y, mine.out[2 * step]);
+      mma_bf16(mine.out[2 * step + 1], p, v[step].z, v[step].w, mine.out[2 * step + 1]);
     }
-    mma<kIsF16>(mine.sum, p, ones[0], ones[1], mine.sum);
+    mma_bf16(mine.sum, p, kOnes, kOnes, mine.sum);  // a column of ones
   }
 }
 
 template <int kWidth, Form kForm>
-constexpr int kBlocksAtOnce = kWidth == 16 && kForm != Form::bounded ? 5 : 4;
+constexpr int kBlocksAtOnce = kWidth == 16 && kForm == Form::online ? 5 : 4;
 
 template <int kWidth, Form kForm>
 __global__ void __launch_bounds__(kThreads, kBlocksAtOnce<kWidth, kForm>)
@@ -150,7 +140,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce<kWidth, kForm>)
                    const unsigned char* packed, int tiles_padded, HeadRows<uint16_t> out,
                    float* lse) {
   const Scales scales = scales_of(bounds[blockIdx.y], sizes.scale);
-  if (forward_form(scales.bound) != kForm) return;  // another launch does this problem
+  if (forward_form(scales.bound, bounds[blockIdx.y]) != kForm)
+    return;  // another launch does this problem
   using Keys = ForwardStream<kWidth>;
   const Keys keys{packed + static_cast<int64_t>(blockIdx.y) * tiles_padded * (2 * kSection<kWidth>),
                   dynamic_shared<unsigned char>()};
@@ -172,18 +163,17 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce<kWidth, kForm>)
 #pragma unroll
   for (int m = 0; m < kRowTiles; ++m) {
     const Queries<kWidth>& mine = rows[m];
-    const float by_v = kForm == Form::fast ? inverse_power(scales.v) : 1.0f;
-    const float factors[2] = {by_v / mine.sum[0], by_v / mine.sum[2]};
     store_rows<kWidth>(head_of(out, sizes, kWidth), first + m * kTile, sizes.tokens, mine.out,
-                       factors);
-    if (threadIdx.x % 4 != 0) continue;
+                       {1.0f / mine.sum[0], 1.0f / mine.sum[2]});
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
+      float sum = mine.exact_sum[half];
+      sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 1);
+      sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 2);
       const int row = first + m * kTile + g + half * 8;
-      const float total =
-          mine.top[half] + log2f(mine.sum[2 * half]) - (kForm == Form::fast ? 15.0f : 0.0f);
-      if (row < sizes.tokens)
-        lse[static_cast<int64_t>(blockIdx.y) * sizes.tokens + row] = total * kLn2;
+      if (threadIdx.x % 4 == 0 && row < sizes.tokens)
+        lse[static_cast<int64_t>(blockIdx.y) * sizes.tokens + row] =
+            (mine.top[half] + log2f(sum)) * kLn2;
     }
   }
 }
@@ -191,22 +181,21 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce<kWidth, kForm>)
 template <int kWidth>
 void run(const Sizes& sizes, const AttentionForward& task, const Workspace& workspace,
          void* stream) {
-  const dim3 blocks(static_cast<unsigned>((sizes.tokens + kBlockRows - 1) / kBlockRows),
-                    static_cast<unsigned>(sizes.problems));
-  const Grid grid{blocks, kThreads, ForwardStream<kWidth>::kSharedBytes, stream};
+  const Grid grid = grid_of(sizes, sizes.tokens, kBlockRows, kThreads,
+                            ForwardStream<kWidth>::kSharedBytes, stream);
   const int tiles = static_cast<int>(padded_tiles(sizes.tokens, 256 / kWidth));
-  // Each problem runs in one of the three; the others leave at once.
+  // Each problem runs in one of the two or neither; others leave at once.
   for (const auto kernel :
-       {forward_kernel<kWidth, Form::fast>, forward_kernel<kWidth, Form::bounded>,
-        forward_kernel<kWidth, Form::online>})
+       {forward_kernel<kWidth, Form::bounded>, forward_kernel<kWidth, Form::online>})
     launch(kernel, grid, sizes, task.q, workspace.bounds, workspace.stream, tiles, task.out,
            task.lse);
 }
 
 }  // namespace
 
-void run_forward(const Sizes& sizes, int width, const AttentionForward& task,
-                 const Workspace& workspace, void* stream) {
+void general_forward(const Sizes& sizes, int width, const AttentionForward& task,
+                     const Workspace& workspace, void* stream) {
+  pack_forward_tiles(sizes, width, task, workspace, stream);
   (width == 16 ? run<16> : run<32>)(sizes, task, workspace, stream);
 }
 

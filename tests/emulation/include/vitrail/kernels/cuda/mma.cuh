@@ -2,11 +2,15 @@
 // Stands for vitrail/kernels/cuda/mma.cuh in emulated kernels: same functions, same fragment layouts (documented
 // there), computed by the last lane that arrives. Sums are exact and rounded once.
 
+#include <algorithm>
 #include <cstdint>
+#include <cstring>
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
+
+#include "vitrail/kernels/fp8.h"
 
 namespace vitrail::kernels {
 
@@ -186,6 +190,129 @@ inline uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
 }
 inline uint32_t mul_bf16x2(uint32_t a, uint32_t b) {
   return pack_bf16(low_bf16(a) * low_bf16(b), high_bf16(a) * high_bf16(b));
+}
+
+template <Fp8 kFormat>
+uint32_t pack_fp8(float low, float high) {
+  return static_cast<uint32_t>(to_fp8(kFormat, high)) << 8 | to_fp8(kFormat, low);
+}
+template <Fp8 kFormat>
+uint32_t f16_of_fp8(uint32_t codes) {
+  return pack_f16(from_fp8(kFormat, static_cast<uint8_t>(codes)),
+                  from_fp8(kFormat, static_cast<uint8_t>(codes >> 8)));
+}
+template <Fp8 kFormat>
+uint32_t fp8_of_f16(uint32_t word) {
+  return pack_fp8<kFormat>(low_f16(word), high_f16(word));
+}
+
+// ---- barriers in shared memory, bulk copies ----
+
+inline void phase_init(uint64_t* barrier, int arrivals,
+                       emulation::Place place = emulation::Place::current()) {
+  emulation::init_phase(barrier, arrivals, place);
+}
+inline void phase_publish() {}
+inline void phase_arrive(uint64_t* barrier, emulation::Place place = emulation::Place::current()) {
+  emulation::arrive_at_phase(barrier, place);
+}
+inline void phase_wait(uint64_t* barrier, int parity,
+                       emulation::Place place = emulation::Place::current()) {
+  emulation::wait_for_phase(barrier, parity, place);
+}
+inline void bulk_copy(void* shared, const void* global, int bytes, uint64_t* barrier,
+                      emulation::Place place = emulation::Place::current()) {
+  emulation::copy_in_phase(barrier, shared, global, bytes, place);
+}
+
+// ---- products of a warpgroup: each warp's rows on their own, computed at the wait; until then the sums are NaN ----
+
+struct SharedMatrix {
+  const unsigned char* matrix;
+  size_t group_bytes;
+  SharedMatrix at(int bytes) const { return {matrix + bytes, group_bytes}; }
+};
+inline SharedMatrix shared_matrix(const void* shared, int group_bytes) {
+  return {static_cast<const unsigned char*>(shared), static_cast<size_t>(group_bytes)};
+}
+
+namespace emulated {
+
+/// One product of a warp, its lanes' parts and sums given: rows 16, columns as many as it has.
+inline void multiply_shared(const emulation::Product* const (&lanes)[32],
+                            float* const (&sums)[32]) {
+  const emulation::Product& any = *lanes[0];
+  for (unsigned column = 0; column < any.columns; ++column) {
+    const unsigned char* const group = any.b + column / 8 * any.group_bytes + column % 8 * 16;
+    double b[16];
+    for (unsigned k = 0; k < 16; ++k) {
+      unsigned short bits;
+      std::memcpy(&bits, group + k / 8 * 128 + k % 8 * 2, 2);
+      b[k] = static_cast<double>(__half2float(__ushort_as_half(bits)));
+    }
+    for (unsigned row = 0; row < 16; ++row) {
+      const unsigned lane = row % 8 * 4 + column % 8 / 2;
+      float& sum = sums[lane][column / 8 * 4 + row / 8 * 2 + column % 2];
+      double total = static_cast<double>(sum);
+      for (unsigned k = 0; k < 16; ++k) {
+        const uint32_t word = lanes[row % 8 * 4 + k % 8 / 2]->a[row / 8 + k / 8 * 2];
+        total += static_cast<double>(half_of<false>(word, k % 2)) * b[k];
+      }
+      sum = static_cast<float>(total);
+    }
+  }
+}
+
+inline void finish_products(void* const* operands, uint32_t) {
+  const auto of = [&](unsigned lane) -> emulation::Products& {
+    return *static_cast<emulation::Products*>(operands[lane]);
+  };
+  for (size_t i = 0; i < of(0).begun.size(); ++i) {
+    const emulation::Product* lanes[32];
+    float* sums[32];
+    for (unsigned lane = 0; lane < 32; ++lane) {
+      lanes[lane] = &of(lane).begun.at(i);
+      sums[lane] = of(lane).sums.at(lanes[lane]->d).data();
+    }
+    multiply_shared(lanes, sums);
+  }
+  for (unsigned lane = 0; lane < 32; ++lane) {
+    for (const auto& [d, values] : of(lane).sums) std::copy(values.begin(), values.end(), d);
+    of(lane) = {};
+  }
+}
+
+}  // namespace emulated
+
+inline void wgmma_fence() {}
+inline void wgmma_commit() { emulation::products().committed = emulation::products().begun.size(); }
+inline void wgmma_wait(emulation::Place place = emulation::Place::current()) {
+  emulation::Products& mine = emulation::products();
+  if (mine.committed != mine.begun.size())
+    emulation::fail("products must be committed before the wait", place);
+  emulation::meet_warp("wgmma_wait", 0xFFFFFFFFu, &mine, emulated::finish_products, place);
+}
+template <class T>
+void wgmma_pin(T&) {}
+
+template <size_t kCount>
+void wgmma_f16(float (&d)[kCount], const uint32_t (&a)[4], const SharedMatrix& matrix, bool is_sum,
+               emulation::Place place = emulation::Place::current()) {
+  static_assert(kCount % 4 == 0, "columns in groups of 8");
+  const size_t groups = kCount / 4;
+  emulation::check_shared(matrix.matrix, (groups - 1) * matrix.group_bytes + 256, place);
+  emulation::Products& mine = emulation::products();
+  std::vector<float>& sums = mine.sums[d];
+  if (!is_sum)
+    sums.assign(kCount, 0.0f);
+  else if (sums.empty())
+    sums.assign(d, d + kCount);
+  std::memset(d, emulation::kPoison, sizeof d);
+  mine.begun.push_back({d,
+                        static_cast<unsigned>(kCount * 2),
+                        {a[0], a[1], a[2], a[3]},
+                        matrix.matrix,
+                        matrix.group_bytes});
 }
 
 }  // namespace vitrail::kernels
