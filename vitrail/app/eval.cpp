@@ -31,6 +31,7 @@ void add_eval(Program& program) {
       program.cli.add_subcommand("eval", "print the metrics of saved weights on held-out data");
   auto arguments = std::make_shared<Arguments>();
   arguments->recipe.add(*verb);
+  arguments->recipe.add_deepspeed(*verb);
   verb->add_option("--weights", arguments->options.weights,
                    "safetensors file, checkpoint folder or run folder; default: newest valid "
                    "checkpoint of the run");

@@ -69,7 +69,7 @@ void search(train::PlanSubject& subject, const config::Recipe& recipe,
 
 void run(Arguments arguments) {
   check_folder("plan", "--json", arguments.json);
-  const config::Recipe recipe = arguments.recipe.load().recipe;
+  const config::Recipe recipe = arguments.recipe.load(arguments.gpus).recipe;
   train::Machine machine = train::load_machine(arguments.machine, train::machine_folders());
   if (arguments.gpu_memory > 0) machine.memory_gib = arguments.gpu_memory;
   if (arguments.gpus == 0) arguments.gpus = default_gpus(recipe.parallel, machine);
@@ -97,6 +97,7 @@ void add_plan(Program& program) {
       "plan", "memory, operations, communication and time of a layout on N GPUs, without one");
   auto arguments = std::make_shared<Arguments>();
   arguments->recipe.add(*verb);
+  arguments->recipe.add_deepspeed(*verb);
   verb->add_option("--gpus", arguments->gpus,
                    "GPUs; default: what the recipe's axes need, else one host")
       ->check(CLI::PositiveNumber);

@@ -2,6 +2,8 @@
 #include <optional>
 
 #include "vitrail/app/verbs.h"
+#include "vitrail/config/convert.h"
+#include "vitrail/config/layered.h"
 #include "vitrail/core/error.h"
 
 namespace vitrail::app {
@@ -17,16 +19,47 @@ void RecipeArguments::add(CLI::App& verb) {
                   "key.path=value, e.g. train.optimizer.lr=3e-4 data.sources[0].root=/data");
 }
 
-config::ResolvedRecipe RecipeArguments::load() const {
-  return config::load_recipe(path_, overrides_);
+void RecipeArguments::add_deepspeed(CLI::App& verb) {
+  verb.add_option("--deepspeed", deepspeed_,
+                  "DeepSpeed configuration (JSON) to lay over the recipe; overrides win over it");
+}
+
+config::ResolvedRecipe RecipeArguments::load(int64_t ranks) const {
+  return deepspeed_.empty() ? config::load_recipe(path_, overrides_) : load_with_deepspeed(ranks);
+}
+
+namespace {
+
+int64_t ranks_of_one_sample(const config::Parallel& parallel) {
+  return parallel.pipeline * parallel.sequence * parallel.tensor;
+}
+
+}  // namespace
+
+config::ResolvedRecipe RecipeArguments::load_with_deepspeed(int64_t ranks) const {
+  const std::string json = config::read_text_file(deepspeed_, "DeepSpeed");
+  config::ResolvedRecipe resolved = config::load_recipe(path_, overrides_);
+  config::ConvertOptions options{.base = resolved.recipe};
+  // The configuration itself may ask for tensor ranks, which share their samples.
+  for (int64_t inner = 0; inner != ranks_of_one_sample(resolved.recipe.parallel);) {
+    inner = ranks_of_one_sample(resolved.recipe.parallel);
+    options.data_ranks = ranks / std::max<int64_t>(1, inner);
+    const config::Conversion conversion = config::convert_deepspeed(json, deepspeed_, options);
+    conversion.throw_if_any();
+    converted_ = conversion.table();
+    std::vector<config::Setting> settings = conversion.settings;
+    for (const std::string& text : overrides_) settings.push_back({text, ""});
+    resolved = config::load_layered(path_, settings);
+  }
+  return resolved;
 }
 
 config::ResolvedRecipe RecipeArguments::load(Session& session) const {
-  if (session.launch().size == 1) return load();
+  if (session.launch().size == 1) return load(1);
   std::optional<config::ResolvedRecipe> recipe;
   std::string problem;
   try {
-    recipe = load();
+    recipe = load(session.launch().size);
   } catch (const core::ConfigError& error) {
     problem = error.what();
   }

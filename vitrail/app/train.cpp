@@ -33,6 +33,7 @@ void add_train(Program& program) {
       program.cli.add_subcommand("train", "train, evaluate, save checkpoints and write the report");
   auto arguments = std::make_shared<Arguments>();
   arguments->recipe.add(*verb);
+  arguments->recipe.add_deepspeed(*verb);
   verb->add_option(
           "--resume", arguments->options.resume,
           "auto: newest valid checkpoint of the run, if any; never; or a checkpoint or run folder")
@@ -44,6 +45,8 @@ void add_train(Program& program) {
   verb->callback([&program, arguments] {
     program.selected = [arguments](Session& session) {
       const config::ResolvedRecipe resolved = arguments->recipe.load(session);
+      if (session.is_main_rank() && !arguments->recipe.converted().empty())
+        fmt::print("{}\n", arguments->recipe.converted());
       arguments->options.launch = session.launch();
       arguments->options.version = program_version();
       arguments->options.libraries = version_text();

@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "vitrail/config/defaults.h"
+#include "vitrail/config/layered.h"
 #include "vitrail/config/override.h"
 #include "vitrail/config/problems.h"
 #include "vitrail/config/reader.h"
@@ -17,16 +18,14 @@
 
 namespace vitrail::config {
 
-namespace {
-
-std::string read_file(const std::string& path) {
+std::string read_text_file(const std::string& path, const std::string& what) {
   const std::string name = printable(path);
   std::error_code error;
   const auto status = std::filesystem::status(path, error);
   VT_REQUIRE(ConfigError, std::filesystem::exists(status),
-             "[config] {} must be a recipe file but there is no such file", name);
+             "[config] {} must be a {} file but there is no such file", name, what);
   VT_REQUIRE(ConfigError, !std::filesystem::is_directory(status),
-             "[config] {} must be a recipe file but is a folder; name a file in it", name);
+             "[config] {} must be a {} file but is a folder; name a file in it", name, what);
   errno = 0;
   std::ifstream file(path, std::ios::binary);
   VT_REQUIRE(ConfigError, file.is_open(), "[config] {} must be readable but: {}", name,
@@ -36,13 +35,15 @@ std::string read_file(const std::string& path) {
   while (file.read(piece.data(), static_cast<std::streamsize>(piece.size())) || file.gcount() > 0) {
     text.append(piece, 0, static_cast<size_t>(file.gcount()));
     VT_REQUIRE(ConfigError, static_cast<int64_t>(text.size()) <= kMaxFileBytes,
-               "[config] {} must be a recipe of at most {} MiB but is larger", name,
+               "[config] {} must be a {} of at most {} MiB but is larger", name, what,
                kMaxFileBytes >> 20);
   }
   VT_REQUIRE(ConfigError, !file.bad(), "[config] {} could not be read to its end: {}", name,
              std::strerror(errno));
   return text;
 }
+
+namespace {
 
 /// The node at "data.sources[0].std"; the nearest section above it when it is missing.
 const Node* find_path(const Node& root, const std::string& path, bool& whole) {
@@ -119,10 +120,16 @@ void judge(const Node& root, const Recipe& recipe, Problems& problems) {
   }
 }
 
+std::vector<Setting> from_command_line(const std::vector<std::string>& overrides) {
+  std::vector<Setting> settings;
+  for (const std::string& text : overrides) settings.push_back({text, ""});
+  return settings;
+}
+
 }  // namespace
 
-ResolvedRecipe parse_recipe(const std::string& yaml, const std::string& name,
-                            const std::vector<std::string>& overrides) {
+ResolvedRecipe parse_layered(const std::string& yaml, const std::string& name,
+                             const std::vector<Setting>& settings) {
   Problems problems;
   Node root = parse_yaml(yaml, name, problems);
   if (root.is_null() && problems.empty())
@@ -130,7 +137,8 @@ ResolvedRecipe parse_recipe(const std::string& yaml, const std::string& name,
   else if (!root.is_map() && problems.empty())
     problems.add(root.place, "a recipe must be a map of sections but got " + describe(root));
   if (!root.is_map()) problems.throw_if_any();  // without a tree every further line would be noise
-  for (const std::string& text : overrides) apply_override(root, text, problems);
+  for (const Setting& setting : settings)
+    apply_override(root, setting.text, problems, setting.source);
   replace_length(root);
   expand_shorthands(root, problems);
   apply_preset(root, problems);
@@ -141,8 +149,17 @@ ResolvedRecipe parse_recipe(const std::string& yaml, const std::string& name,
   return resolved;
 }
 
+ResolvedRecipe load_layered(const std::string& path, const std::vector<Setting>& settings) {
+  return parse_layered(read_text_file(path), path, settings);
+}
+
+ResolvedRecipe parse_recipe(const std::string& yaml, const std::string& name,
+                            const std::vector<std::string>& overrides) {
+  return parse_layered(yaml, name, from_command_line(overrides));
+}
+
 ResolvedRecipe load_recipe(const std::string& path, const std::vector<std::string>& overrides) {
-  return parse_recipe(read_file(path), path, overrides);
+  return load_layered(path, from_command_line(overrides));
 }
 
 }  // namespace vitrail::config

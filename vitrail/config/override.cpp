@@ -109,8 +109,10 @@ class Walker {
 
 }  // namespace
 
-void apply_override(Node& root, const std::string& override_text, Problems& problems) {
-  const Place place{"command line: " + printable(override_text), 0, 0, true};
+void apply_override(Node& root, const std::string& override_text, Problems& problems,
+                    const std::string& source) {
+  const std::string& text = override_text;
+  const Place place{source.empty() ? "command line: " + printable(text) : source, 0, 0, true};
   const size_t equals = override_text.find('=');
   if (equals == std::string::npos) {
     problems.add(place, fmt::format("an override must be key.path=value but got '{}'",

@@ -11,6 +11,8 @@ namespace vitrail::config {
 /// Sets one value. The value is YAML in flow form; a map or list replaces what was there. Missing
 /// sections are made; a list grows by at most one element, at its end; an index into a list that
 /// the recipe leaves at its default changes a copy of that default.
-void apply_override(Node& root, const std::string& override_text, Problems& problems);
+/// `source`: who says so; empty = the command line.
+void apply_override(Node& root, const std::string& override_text, Problems& problems,
+                    const std::string& source = "");
 
 }  // namespace vitrail::config

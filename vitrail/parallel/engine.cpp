@@ -95,7 +95,7 @@ class Engine::Impl {
       loss = pipeline_.run(
           parts, draws_of,
           {[this] { gatherer_.begin_forward(); }, [this](bool) { sharder_.begin_backward(); },
-           [this] { sharder_.end_backward(); }});
+           [this] { sharder_.end_backward(); }, loss_factor_});
     } else {
       for (const data::Batch& part : parts) {
         const at::Tensor share = run_part(part, draws_of(part), pieces);
@@ -163,6 +163,7 @@ class Engine::Impl {
   GradientSharder sharder_;
   std::vector<std::unique_ptr<Watcher>> watchers_;
   at::Tensor counted_;
+  at::Tensor loss_factor_;  // undefined = 1
 
  private:
   at::Tensor run_part(const data::Batch& part, const nn::Draws& draws, int64_t pieces) {
@@ -172,7 +173,7 @@ class Engine::Impl {
                "[train] a training batch must have labels but has none");
     const at::Tensor share = output.loss / static_cast<double>(pieces);
     sharder_.begin_backward();
-    share.backward();
+    (loss_factor_.defined() ? share * loss_factor_ : share).backward();
     sharder_.end_backward();
     return share.detach();
   }
@@ -281,6 +282,8 @@ void Engine::publish(const at::Tensor& kept_arena) {
   impl_->gatherer_.weights_changed();
 }
 void Engine::weights_changed() { impl_->gatherer_.weights_changed(); }
+
+void Engine::scale_loss_by(const at::Tensor& factor) { impl_->loss_factor_ = factor; }
 
 at::Tensor Engine::forward_backward(const data::Batch& batch, int64_t micro_batches,
                                     const std::function<nn::Draws(const data::Batch&)>& draws_of) {

@@ -56,6 +56,9 @@ class Engine {
   /// samples, a scalar.
   at::Tensor forward_backward(const data::Batch& batch, int64_t micro_batches,
                               const std::function<nn::Draws(const data::Batch&)>& draws_of);
+  /// fp32 scalar on the device that every loss is multiplied by before backward, read anew in every pass; the loss that
+  /// forward_backward returns is not. Undefined = 1.
+  void scale_loss_by(const at::Tensor& factor);
   /// Called when the gradient of a unit is complete in the order of a stream, within forward_backward (on a GPU).
   void on_gradient(std::function<void(size_t unit, void* stream)> tell);
   /// A pass without gradients; the output is on every rank that has these samples.

@@ -9,6 +9,7 @@
 
 #include "vitrail/core/error.h"
 #include "vitrail/core/log.h"
+#include "vitrail/kernels/f16.h"
 #include "vitrail/kernels/flat.h"
 #include "vitrail/kernels/optimizer.h"
 #include "vitrail/parallel/device.h"
@@ -60,6 +61,7 @@ class HostOptimizer::Impl {
   void give_back(int unit);
   uint16_t* begin_publish(int unit);
   void end_publish(int unit);
+  void round_master(int unit, uint16_t* halves) const;
   void update(int unit, std::span<const HostSegment> segments, int64_t update_count, float scale);
   void update_run(const kernels::Arena& run, double learning_rate, int64_t update_count,
                   float scale) const;
@@ -68,9 +70,10 @@ class HostOptimizer::Impl {
   std::vector<HostRange> units_;
   HostOptimizerOptions options_;
   at::Device device_;
-  bool copies_, halves_, apart_;  // ways there and back; bf16 is published; published is not master
-  at::Tensor gradient_;           // on the host
-  std::vector<at::Tensor> moments_;  // where they are not in files
+  bool copies_, halves_, fp16_, apart_;  // ways there and back; 16 bits are published, of fp16;
+                                         // published is not master
+  at::Tensor gradient_;                  // on the host
+  std::vector<at::Tensor> moments_;      // where they are not in files
   std::unique_ptr<NvmeState> files_;
   bool said_rates_ = false;
 
@@ -90,7 +93,8 @@ HostOptimizer::Impl::Impl(HostArenas arenas, std::vector<HostRange> units,
       options_(std::move(options)),
       device_(device),
       copies_(options_.copies || device.is_cuda()),
-      halves_(!units_.empty() && arenas_.published.at(0).scalar_type() == at::kBFloat16),
+      halves_(!units_.empty() && arenas_.published.at(0).scalar_type() != at::kFloat),
+      fp16_(!units_.empty() && arenas_.published.at(0).scalar_type() == at::kHalf),
       apart_(!units_.empty() &&
              arenas_.published.at(0).data_ptr() != bytes_at(arenas_.master, units_[0].offset)),
       in_(side_stream(device)),
@@ -198,7 +202,7 @@ HostOptimizer::Impl::Moments HostOptimizer::Impl::take(int unit) {
   return moments;
 }
 
-/// Where the bf16 weights of a unit are to be written; null in fp32.
+/// Where the 16-bit weights of a unit are to be written; null in fp32.
 uint16_t* HostOptimizer::Impl::begin_publish(int unit) {
   if (options_.before_publish) options_.before_publish(unit);
   if (!halves_) return nullptr;
@@ -216,6 +220,15 @@ void HostOptimizer::Impl::end_publish(int unit) {
   const at::Tensor& published = arenas_.published[unit];
   copy_async(device_, published.data_ptr(), from, range.count * published.element_size(), out_);
   slot_free_[slot].record(out_);
+}
+
+/// 16-bit weights of a unit.
+void HostOptimizer::Impl::round_master(int unit, uint16_t* halves) const {
+  const HostRange& range = units_[unit];
+  const float* master = arenas_.master.data_ptr<float>() + range.offset;
+  const auto cast = fp16_ ? kernels::cast_f16_cpu : kernels::cast_bf16_cpu;
+  at::parallel_for(0, range.count, kGrain,
+                   [&](int64_t begin, int64_t end) { cast(halves, master, begin, end); });
 }
 
 void HostOptimizer::Impl::update(int unit, std::span<const HostSegment> segments,
@@ -237,7 +250,7 @@ void HostOptimizer::Impl::update(int unit, std::span<const HostSegment> segments
     run.first = moments.first + inside;
     if (moments.second) run.second = moments.second + inside;
     if (moments.ema) run.ema = moments.ema + inside;
-    if (halves) run.weights_bf16 = halves + inside;
+    if (halves && !fp16_) run.weights_bf16 = halves + inside;
     run.count = count;
     update_run(run, segment.learning_rate, update_count, scale);
     updated += count;
@@ -246,6 +259,7 @@ void HostOptimizer::Impl::update(int unit, std::span<const HostSegment> segments
            "[offload] every element of a unit must belong to one segment but {} of {} do", updated,
            range.count);
   if (files_) files_->give_back(unit, /*changed=*/true);
+  if (halves && fp16_) round_master(unit, halves);
   end_publish(unit);
 }
 
@@ -255,13 +269,15 @@ void HostOptimizer::Impl::update_run(const kernels::Arena& run, double learning_
   const double ema_decay = options_.ema_decay.value_or(0.0);
   at::parallel_for(0, run.count, kGrain, [&](int64_t begin, int64_t end) {
     if (adamw())
-      kernels::adamw_range(run,
-                           {learning_rate, chosen.betas[0], chosen.betas[1], chosen.eps,
-                            chosen.weight_decay, ema_decay, update_count},
-                           &scale, begin, end);
+      kernels::adamw_range(
+          run,
+          kernels::AdamwStep{learning_rate, chosen.betas[0], chosen.betas[1], chosen.eps,
+                             chosen.weight_decay, ema_decay, update_count},
+          &scale, begin, end);
     else
-      kernels::sgd_range(run, {learning_rate, chosen.momentum, chosen.weight_decay, ema_decay},
-                         &scale, begin, end);
+      kernels::sgd_range(
+          run, kernels::SgdStep{learning_rate, chosen.momentum, chosen.weight_decay, ema_decay},
+          &scale, begin, end);
   });
 }
 
@@ -304,13 +320,8 @@ void HostOptimizer::Impl::publish_all() {
   now_.record(compute);
   now_.make_wait(out_);
   for (int u = 0; u < static_cast<int>(units_.size()); ++u) {
-    const HostRange& range = units_[u];
     uint16_t* halves = begin_publish(u);
-    const float* master = arenas_.master.data_ptr<float>() + range.offset;
-    if (halves)
-      at::parallel_for(0, range.count, kGrain, [&](int64_t begin, int64_t end) {
-        kernels::cast_bf16_cpu(halves, master, begin, end);
-      });
+    if (halves) round_master(u, halves);
     end_publish(u);
   }
   done_.record(out_);

@@ -33,7 +33,7 @@ struct HostSegment {
 };
 
 /// Kept arenas: `master` and `decay_mask` (a byte for each kernels::kFlagGroup) in host memory, `gradient` fp32 on the
-/// device. `published`, fp32 or bf16, of each unit: where the model's weights are made from, on the device, or in host
+/// device. `published`, fp32, bf16 or fp16, of each unit: where the model's weights are made from, on the device, or in host
 /// memory (HostWeights), or the unit's part of `master` itself.
 struct HostArenas {
   at::Tensor master, decay_mask, gradient;

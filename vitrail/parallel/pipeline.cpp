@@ -38,7 +38,8 @@ models::Chain& chain_of(models::Model& model) {
 std::string shape_key(const data::Batch& batch, const nn::Draws& draws) {
   std::string key = draws.training ? "training" : "evaluation";
   for (const at::Tensor* tensor :
-       {&batch.image, &batch.label, &batch.leaf_tokens, &batch.leaf_boxes, &batch.mask_noise})
+       {&batch.image, &batch.label, &batch.leaf_tokens, &batch.leaf_boxes, &batch.mask_noise,
+        &batch.boxes})
     key += tensor->defined() ? fmt::format(" {}", fmt::join(tensor->sizes(), "x")) : " -";
   return fmt::format("{} {}", key, fmt::join(batch.variables, ","));
 }
@@ -205,8 +206,9 @@ void Pipeline::Impl::backward(Step& step, const Action& action,
   passage.sent.done();
   const PassHooks& hooks = step.hooks;
   if (hooks.before_backward) hooks.before_backward(action == step.actions.back());
-  const std::vector<at::Tensor> of_inputs =
-      parts_of_[action.part].backward(passage.pass, gradients, passage.share);
+  const bool is_scaled = passage.share.defined() && hooks.loss_factor.defined();
+  const std::vector<at::Tensor> of_inputs = parts_of_[action.part].backward(
+      passage.pass, gradients, is_scaled ? passage.share * hooks.loss_factor : passage.share);
   if (stage_of(action.part) > 0) links_->send_back(of_inputs);
   if (hooks.after_backward) hooks.after_backward();
 }
@@ -273,9 +275,9 @@ models::Output Pipeline::Impl::evaluate(const data::Batch& given, const nn::Draw
   }
   for (Transfer& transfer : sent) transfer.done();
   links_->finish();
-  std::vector<at::Tensor> tensors{out.output, out.loss, out.mask};
+  std::vector<at::Tensor> tensors{out.output, out.loss, out.mask, out.boxes};
   links_->broadcast(tensors, key, ranks_ - 1);
-  models::Output shared{tensors[0], tensors[1], tensors[2], {}};
+  models::Output shared{tensors[0], tensors[1], tensors[2], tensors[3], {}};
   for (const std::string& tap : taps)
     if (const at::Tensor value = shared_tap(found, tap, key); value.defined())
       shared.taps[tap] = value;

@@ -26,6 +26,7 @@ struct PassHooks {
   /// `last`: no other backward follows on this rank in the step, of any of its parts.
   std::function<void(bool last)> before_backward;
   std::function<void()> after_backward;
+  at::Tensor loss_factor{};  // scalar; backward is of the loss times this; undefined = 1
 };
 
 class Pipeline {

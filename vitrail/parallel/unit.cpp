@@ -7,6 +7,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "vitrail/core/error.h"
+#include "vitrail/kernels/f16.h"
 #include "vitrail/kernels/flat.h"
 #include "vitrail/parallel/device.h"
 #include "vitrail/parallel/pinned.h"
@@ -14,20 +15,22 @@
 namespace vitrail::parallel {
 namespace {
 
-uint16_t* bf16_pointer(const at::Tensor& tensor) {
-  return static_cast<uint16_t*>(tensor.data_ptr());
-}
+uint16_t* halves(const at::Tensor& tensor) { return static_cast<uint16_t*>(tensor.data_ptr()); }
 
 /// Small enough to share between threads, large enough that a thread's start does not count.
 constexpr int64_t kGrain = 1 << 16;
 
-/// out = in, rounded.
-void round_to_bf16(const at::Tensor& out, const at::Tensor& in, void* stream) {
-  if (out.is_cuda())
-    return kernels::cast_bf16(bf16_pointer(out), in.data_ptr<float>(), in.numel(), stream);
-  at::parallel_for(0, in.numel(), kGrain, [&](int64_t begin, int64_t end) {
-    kernels::cast_bf16_cpu(bf16_pointer(out), in.data_ptr<float>(), begin, end);
-  });
+/// out = in, rounded to bf16 or fp16, as `out` is.
+void round_to_half(const at::Tensor& out, const at::Tensor& in, void* stream) {
+  const bool is_fp16 = out.scalar_type() == at::kHalf;
+  const float* from = in.data_ptr<float>();
+  if (out.is_cuda()) {
+    const auto cast = is_fp16 ? kernels::cast_f16 : kernels::cast_bf16;
+    return cast(halves(out), from, in.numel(), stream);
+  }
+  const auto cast = is_fp16 ? kernels::cast_f16_cpu : kernels::cast_bf16_cpu;
+  at::parallel_for(0, in.numel(), kGrain,
+                   [&](int64_t begin, int64_t end) { cast(halves(out), from, begin, end); });
 }
 
 }  // namespace
@@ -38,9 +41,10 @@ UnitSet::UnitSet(models::Model& model, at::Device device, at::ScalarType compute
 UnitSet::UnitSet(models::Model& model, at::Device device, at::ScalarType compute_dtype,
                  const LayoutOptions& layout, const UnitMemory& memory)
     : layout_(model, layout), dtype_(compute_dtype), homes_(layout_.units().size()) {
-  VT_CHECK(compute_dtype == at::kFloat || compute_dtype == at::kBFloat16,
-           "[units] the compute type must be fp32 or bf16 but got {}",
-           c10::toString(compute_dtype));
+  VT_CHECK(
+      compute_dtype == at::kFloat || compute_dtype == at::kBFloat16 || compute_dtype == at::kHalf,
+      "[units] the compute type must be fp32, bf16 or fp16 but got {}",
+      c10::toString(compute_dtype));
   const at::NoGradGuard no_grad;
   const auto options = at::TensorOptions().device(device);
   allocate_kept(options, memory);
@@ -223,7 +227,7 @@ at::Tensor UnitSet::published_piece(size_t u, const at::Tensor& slice, void* str
   }
   if (written_by_host_) return place;
   if (dtype_ == at::kFloat) return piece(published_, u);
-  round_to_bf16(place, piece(published_, u), stream);
+  round_to_half(place, piece(published_, u), stream);
   return place;
 }
 
@@ -252,8 +256,8 @@ void UnitSet::publish(const at::Tensor& kept_arena) {
   }
   if (is_divided())
     published_ = kept_arena;
-  else if (dtype_ == at::kBFloat16)
-    round_to_bf16(weights_, kept_arena, current_stream(weights_.device()));
+  else if (dtype_ != at::kFloat)
+    round_to_half(weights_, kept_arena, current_stream(weights_.device()));
   else if (!kept_arena.is_same(weights_))
     weights_.copy_(kept_arena);
 }

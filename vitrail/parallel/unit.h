@@ -2,7 +2,7 @@
 /// The memory of a rank's parameters in flat buffers (layout.h says where everything lies).
 ///
 /// Whole       what a unit computes with, [count] elements: weights in the compute dtype, gradient in fp32 whatever the
-///             parameters are in, so that autograd adds bf16 to fp32 in place; parameters and their .grad are views. Both
+///             parameters are in, so that autograd adds bf16 or fp16 to fp32 in place; parameters and their .grad are views. Both
 ///             lie in memory of their own, or take turns in slots (gather.h, reduce.h), where blocks of zero2 (gradients)
 ///             and zero3 (both) lie. Gradients with memory of their own add up over micro-batches.
 /// Kept        a piece of every unit: `master` and `gradient` in fp32, decay flags, moments and average (allocated by
@@ -42,7 +42,7 @@ struct UnitMemory {
 
 class UnitSet {
  public:
-  /// Moves every parameter of `model` to `device` in `compute_dtype` (kFloat or kBFloat16), makes it and its .grad views.
+  /// Moves every parameter of `model` to `device` in `compute_dtype` (kFloat, kBFloat16 or kHalf), makes it and its .grad views.
   /// The model keeps working as before; it must outlive the set.
   UnitSet(models::Model& model, at::Device device, at::ScalarType compute_dtype);
   /// The same for what `layout` gives this rank. Parameters move one by one, and what the model held of them is freed, so

@@ -25,6 +25,7 @@
 #include "vitrail/comm/communicator.h"
 #include "vitrail/core/dtype.h"
 #include "vitrail/data/loader.h"
+#include "vitrail/kernels/loss_scale.h"
 #include "vitrail/nn/module.h"
 #include "vitrail/parallel/collect.h"
 #include "vitrail/parallel/unit.h"
@@ -62,6 +63,7 @@ struct CheckpointInfo {
   int64_t step = 0;          // optimizer steps done, skipped updates included
   int64_t update_count = 0;  // updates applied: Adam's bias correction
   int64_t skipped_updates = 0;
+  std::optional<kernels::LossScaleState> loss_scale;  // fp16
   data::LoaderState loader;  // the next batch
   uint64_t seed = 0;
   double wall_seconds = 0;  // training time so far, over all restarts

@@ -194,18 +194,42 @@ TensorEntry parse_tensor(const json& value, int64_t version, const std::vector<s
   return entry;
 }
 
+json loss_scale_json(const kernels::LossScaleState& state) {
+  return {{"scale", state.scale},
+          {"hysteresis", state.hysteresis},
+          {"last_overflow", state.last_overflow},
+          {"iteration", state.iteration}};
+}
+
+std::optional<kernels::LossScaleState> parse_loss_scale(const json& info,
+                                                        const std::string& where) {
+  const auto found = info.find("loss_scale");
+  if (found == info.end()) return {};
+  const Fields fields(*found, where);
+  const json& scale = fields.at("scale");
+  VT_REQUIRE(CheckpointError, scale.is_number() && scale.get<double>() > 0,
+             "[checkpoint] {}: 'scale' of 'loss_scale' must be a number above 0", where);
+  constexpr int64_t kMax = INT64_MAX;
+  return kernels::LossScaleState{.scale = scale.get<double>(),
+                                 .hysteresis = fields.integer("hysteresis", 1, kMax),
+                                 .last_overflow = fields.integer("last_overflow", -1, kMax),
+                                 .iteration = fields.integer("iteration", 0, kMax)};
+}
+
 json info_json(const CheckpointInfo& info) {
-  return json{{"step", info.step},
-              {"update_count", info.update_count},
-              {"skipped_updates", info.skipped_updates},
-              {"epoch", info.loader.epoch},
-              {"batch", info.loader.batch},
-              {"seed", info.seed},
-              {"wall_seconds", info.wall_seconds},
-              {"mesh", info.mesh},
-              {"recipe", info.recipe},
-              {"program", info.program},
-              {"created_utc", info.created_utc}};
+  json text{{"step", info.step},
+            {"update_count", info.update_count},
+            {"skipped_updates", info.skipped_updates},
+            {"epoch", info.loader.epoch},
+            {"batch", info.loader.batch},
+            {"seed", info.seed},
+            {"wall_seconds", info.wall_seconds},
+            {"mesh", info.mesh},
+            {"recipe", info.recipe},
+            {"program", info.program},
+            {"created_utc", info.created_utc}};
+  if (info.loss_scale) text["loss_scale"] = loss_scale_json(*info.loss_scale);
+  return text;
 }
 
 CheckpointInfo parse_info(const Fields& fields, const std::string& where) {
@@ -375,6 +399,7 @@ Manifest parse_manifest(const std::string& text, const std::string& where) {
       where, kCheckpointFormat, version);
   Manifest manifest;
   manifest.info = parse_info(fields, where);
+  manifest.info.loss_scale = parse_loss_scale(root, where);
   const json& files = fields.at("files");
   const json& tensors = fields.at("tensors");
   VT_REQUIRE(CheckpointError, files.is_object() && tensors.is_object(),
