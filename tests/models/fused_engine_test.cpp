@@ -71,7 +71,6 @@ std::vector<double> losses_under(const char* engine, const config::Model& option
   train.attention.value = attention;
   const std::shared_ptr<Model> model = make_model(options, 3);
   configure(*model, train);
-  EXPECT_EQ(model->stacks().front()->engine().name(), engine);
   std::vector<double> losses;
   for (int64_t step = 0; step < 10; ++step) {
     const data::Batch batch = batch_of(options, step);
@@ -86,6 +85,7 @@ std::vector<double> losses_under(const char* engine, const config::Model& option
       parameter.tensor.mutable_grad().reset();
     }
   }
+  EXPECT_EQ(model->stacks().front()->engine().name(), engine);
   return losses;
 }
 

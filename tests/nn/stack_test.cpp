@@ -95,16 +95,16 @@ Gradients gradients_of(Stack& stack, int micro_batches, Forward&& forward) {
 }
 
 at::Tensor plain_forward(Stack& stack, at::Tensor x, const at::Tensor& condition,
-                         const std::vector<int>& taps) {
+                         const std::vector<Tap>& taps) {
   std::vector<at::Tensor> outputs, tapped;
   for (int i = 0; i < stack.depth(); ++i)
     outputs.push_back(x = stack.block(i).forward(x, training_context(condition)));
-  for (const int tap : taps) tapped.push_back(outputs[tap]);
+  for (const Tap& tap : taps) tapped.push_back(outputs[tap.block]);
   return scalar_of(x, tapped);
 }
 
 at::Tensor stack_forward(Stack& stack, const at::Tensor& x, const at::Tensor& condition,
-                         const std::vector<int>& taps) {
+                         const std::vector<Tap>& taps) {
   std::vector<at::Tensor> tapped;
   const at::Tensor y = stack.forward(x, training_context(condition), taps, &tapped);
   return scalar_of(y, tapped);
@@ -112,7 +112,7 @@ at::Tensor stack_forward(Stack& stack, const at::Tensor& x, const at::Tensor& co
 
 struct Case {
   bool recompute;
-  std::vector<int> taps;
+  std::vector<Tap> taps;
   int micro_batches;
 };
 

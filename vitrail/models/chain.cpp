@@ -19,7 +19,8 @@ void run_blocks(Chain& chain, const ChainPiece& piece, Flow& flow, const data::B
                        [&](int block) { return block >= piece.range.first && block < end; });
   const nn::Context context = chain.context(piece.trunk, flow, batch, draws);
   std::vector<at::Tensor> outputs;
-  flow.x_BTD = trunk.forward(flow.x_BTD, context, {piece.range.first, end}, taps, &outputs);
+  flow.x_BTD = trunk.forward(flow.x_BTD, context, {piece.range.first, end},
+                             {taps.begin(), taps.end()}, &outputs);
   for (std::ptrdiff_t i = 0; i < asked; ++i)
     out.taps[chain.tap_of_block(piece.trunk, taps[i])] = outputs[i];
   std::move(outputs.begin() + asked, outputs.end(), std::back_inserter(flow.inner));

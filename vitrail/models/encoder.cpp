@@ -8,6 +8,7 @@
 
 #include "vitrail/core/error.h"
 #include "vitrail/models/leaf_positions.h"
+#include "vitrail/ops/embed.h"
 #include "vitrail/ops/masking.h"
 #include "vitrail/ops/random.h"
 
@@ -156,20 +157,19 @@ Tokens Encoder::embed(const data::Batch& batch, const nn::Draws& draws, const at
 
 at::Tensor Encoder::tokens(const data::Batch& batch, const nn::Draws& draws,
                            const at::Tensor& keep_BK) {
-  at::Tensor x_BKD = tokenizer_->forward(batch, keep_BK);
-  const at::Tensor of_patches = positions_.of_patches(batch, keep_BK, x_BKD);
-  if (of_patches.defined()) x_BKD = x_BKD + of_patches;
-
+  const at::Tensor x_BKD = tokenizer_->forward(batch, keep_BK);
   std::vector<at::Tensor> prefix;
   for (const at::Tensor& token : {cls_token_, reg_token_})
     if (token.defined()) prefix.push_back(token);
+  at::Tensor prefix_1PD;
   if (!prefix.empty()) {
-    at::Tensor prefix_1PD = prefix.size() > 1 ? at::cat(prefix, 1) : prefix[0];
+    prefix_1PD = prefix.size() > 1 ? at::cat(prefix, 1) : prefix[0];
     const at::Tensor of_prefix = positions_.of_prefix(x_BKD);
     if (of_prefix.defined()) prefix_1PD = prefix_1PD + of_prefix;
-    x_BKD = at::cat({prefix_1PD.expand({x_BKD.size(0), -1, -1}), x_BKD}, 1);
   }
-  return end_dropout(x_BKD, options_.pos_drop_rate, draws, EndDraw::pos_drop);
+  const at::Tensor x_BTD =
+      ops::join_tokens(prefix_1PD, x_BKD, positions_.of_patches(batch, keep_BK, x_BKD));
+  return end_dropout(x_BTD, options_.pos_drop_rate, draws, EndDraw::pos_drop);
 }
 
 nn::Context Encoder::context(const data::Batch& batch, const nn::Draws& draws,
@@ -276,13 +276,32 @@ Output EncoderModel::run_all(const Known& known, const std::vector<std::string>&
   Taps tap = make_taps(wanted, out.taps);
   const int last = static_cast<int>(trunks_.size());
   Flow flow;
+  at::Tensor decatt;
   for (int t = 0; t < last; ++t) {
     run_end(t, flow, known, tap, out);
-    flow.x_BTD = tap.run(trunks_[t].name, *trunks_[t].blocks, flow.x_BTD,
-                         trunk_context(t, flow, known), taps(t), &flow.inner);
+    const nn::Context context = trunk_context(t, flow, known);
+    const std::vector<int> inner = taps(t);
+    std::vector<nn::Tap> asked(inner.begin(), inner.end());
+    const bool decorrelates = t == 0 && decatt_.any() && known.draws.training;
+    if (decorrelates) asked.insert(asked.end(), decatt_.taps().begin(), decatt_.taps().end());
+    std::vector<at::Tensor> outputs;
+    flow.x_BTD = tap.run(trunks_[t].name, *trunks_[t].blocks, flow.x_BTD, context, asked, &outputs);
+    const auto rest = outputs.begin() + static_cast<std::ptrdiff_t>(inner.size());
+    if (decorrelates) decatt = decatt_.loss({rest, outputs.end()}, context.key_mask_BT);
+    flow.inner.assign(outputs.begin(), rest);
   }
   run_end(last, flow, known, tap, out);
+  if (decatt.defined() && out.loss.defined()) {
+    last_decatt_ = decatt.detach();
+    out.loss = out.loss + decatt_.weight() * decatt;
+  }
   return out;
+}
+
+void EncoderModel::set_decatt(const config::Decatt& options) {
+  decatt_ = options.weight > 0.0
+                ? Decatt(options, trunks_.front().blocks->depth(), options_.num_heads)
+                : Decatt();
 }
 
 Output EncoderModel::forward(const data::Batch& batch, const nn::Draws& draws,
@@ -332,12 +351,10 @@ double EncoderModel::train_flops_per_sample() const {
   return trunk_flops(encoder_->blocks(), tokens_per_sample(), options_.embed_dim);
 }
 
+/// Draws read their step where they are made. Weights of classes are copied from the host's memory in every pass, and boxes
+/// are matched there.
 bool EncoderModel::repeats() const {
-  const config::Model& o = options_;
-  const bool draws = o.drop_path_rate > 0 || o.attn_drop_rate > 0 || o.proj_drop_rate > 0 ||
-                     o.pos_drop_rate > 0 || o.patch_drop_rate > 0 || o.drop_rate > 0;
-  // A diffusion model draws its noise in forward.
-  return !draws && !(o.kind == "diffusion") && o.variables.empty() && o.class_weights.empty();
+  return options_.class_weights.empty() && task() != Task::detection;
 }
 
 int64_t EncoderModel::tokens_per_sample() const {

@@ -16,6 +16,7 @@
 #include "vitrail/config/recipe.h"
 #include "vitrail/data/batch.h"
 #include "vitrail/models/chain.h"
+#include "vitrail/models/decatt.h"
 #include "vitrail/models/leaves.h"
 #include "vitrail/models/parts.h"
 #include "vitrail/models/tokenizer.h"
@@ -167,6 +168,12 @@ class EncoderModel : public Model, public Chain {
   std::vector<nn::NamedTensor> fixed_tensors() const override { return encoder_->fixed_tensors(); }
   void set_fixed_tensor(const std::string& name, const at::Tensor& values) override;
 
+  /// Adds weight * decatt of the encoder's blocks to the loss of training passes (draws.training); forward only, a
+  /// pipeline's pieces do not. throws ConfigError for a block that the encoder lacks.
+  void set_decatt(const config::Decatt& options);
+  /// The unweighted term of the last training pass, a scalar on the device; undefined: none so far.
+  const at::Tensor& last_decatt() const { return last_decatt_; }
+
  protected:
   /// Who asks what is known: all that is needed to begin, between or to conclude, or a trunk's context.
   enum class Asks { whole, begin, between, conclude, context };
@@ -204,6 +211,8 @@ class EncoderModel : public Model, public Chain {
                  std::map<std::string, at::Tensor>& found) const;
 
   std::vector<Trunk> trunks_;
+  Decatt decatt_;
+  at::Tensor last_decatt_;
 };
 
 }  // namespace vitrail::models

@@ -223,9 +223,9 @@ void Taps::offer(const std::string& name, const at::Tensor& value) {
 }
 
 at::Tensor Taps::run(const std::string& name, nn::Stack& trunk, const at::Tensor& x_BLD,
-                     const nn::Context& context, const std::vector<int>& also,
+                     const nn::Context& context, const std::vector<nn::Tap>& also,
                      std::vector<at::Tensor>* also_outputs) {
-  std::vector<int> blocks;
+  std::vector<nn::Tap> blocks;
   for (int i = 0; i < trunk.depth(); ++i)
     if (std::ranges::find(wanted_, fmt::format("{}.{}", name, i)) != wanted_.end())
       blocks.push_back(i);
@@ -233,7 +233,7 @@ at::Tensor Taps::run(const std::string& name, nn::Stack& trunk, const at::Tensor
   blocks.insert(blocks.end(), also.begin(), also.end());
   std::vector<at::Tensor> outputs;
   const at::Tensor y_BLD = trunk.forward(x_BLD, context, blocks, &outputs);
-  for (size_t t = 0; t < wanted; ++t) found_[fmt::format("{}.{}", name, blocks[t])] = outputs[t];
+  for (size_t t = 0; t < wanted; ++t) found_[fmt::format("{}.{}", name, blocks[t].block)] = outputs[t];
   if (also_outputs)
     also_outputs->assign(outputs.begin() + static_cast<std::ptrdiff_t>(wanted), outputs.end());
   return y_BLD;

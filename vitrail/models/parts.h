@@ -129,9 +129,9 @@ class Taps {
        std::map<std::string, at::Tensor>& found);
   void offer(const std::string& name, const at::Tensor& value);
   bool wants(const std::string& name) const;
-  /// Runs a trunk, keeping the wanted blocks "NAME.i"; the outputs of the blocks `also` go to also_outputs in order.
+  /// Runs a trunk, keeping the wanted blocks "NAME.i"; what `also` asks for goes to also_outputs in order.
   at::Tensor run(const std::string& name, nn::Stack& trunk, const at::Tensor& x_BLD,
-                 const nn::Context& context, const std::vector<int>& also = {},
+                 const nn::Context& context, const std::vector<nn::Tap>& also = {},
                  std::vector<at::Tensor>* also_outputs = nullptr);
 
  private:

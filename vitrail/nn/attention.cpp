@@ -76,6 +76,7 @@ at::Tensor Attention::forward(const at::Tensor& x_BLD, const Context& context) c
   }
   const at::Tensor merged_BLD =
       attend(q_BNLE, k_BNLE, v_BNLE, context).transpose(1, 2).reshape({B, L, -1});
+  if (context.attended_BTD) *context.attended_BTD = merged_BLD;
   const at::Tensor out_BLD = proj_->forward(merged_BLD);
   return part_dropout(out_BLD, options_.proj_drop, context,
                       static_cast<uint16_t>(options_.draw_layer + 1), context.window, {});

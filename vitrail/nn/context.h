@@ -29,6 +29,8 @@ struct Context : Draws {
   bool key_mask_is_prefix = false;  // known: the real tokens of every sample come first
   at::Tensor
       condition_BD;  // what conditioned blocks add; its gradient flows back through the stack
+  /// Not null: attention puts there what its heads read, [B, T, D] with the heads side by side, before proj.
+  at::Tensor* attended_BTD = nullptr;
 };
 
 }  // namespace vitrail::nn

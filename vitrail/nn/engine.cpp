@@ -60,6 +60,8 @@ class AutogradEngine : public BlockEngine {
     if (dy_BLD.defined()) ends.push_back(kept.output), gradients.push_back(dy_BLD);
     if (kept.input_gradient.defined())
       ends.push_back(kept.entry), gradients.push_back(kept.input_gradient);
+    if (kept.attention_gradient.defined())
+      ends.push_back(kept.attention), gradients.push_back(kept.attention_gradient);
     if (ends.empty()) return {};
     torch::autograd::backward(ends, gradients);
     return kept.input.grad();
@@ -83,7 +85,7 @@ class AutogradEngine : public BlockEngine {
     {
       std::optional<ops::KeepCores> scope;
       if (options_.recompute == Recompute::selective) scope.emplace(kept->cores);
-      y_BLD = block.forward(keep.input, context);
+      y_BLD = block.forward(keep.input, asking(context, keep));
     }
     if (options_.recompute == Recompute::selective) say_what_is_not_kept(kept->cores);
     if (!options_.store) return y_BLD;
@@ -112,7 +114,13 @@ class AutogradEngine : public BlockEngine {
   static void build_graph(Block& block, const Context& context, Saved& keep) {
     const at::AutoGradMode grad_mode(true);
     keep.entry = keep.input.view_as(keep.input);
-    keep.output = block.forward(keep.entry, context);
+    keep.output = block.forward(keep.entry, asking(context, keep));
+  }
+
+  static Context asking(const Context& context, Saved& keep) {
+    Context with_attention = context;
+    if (keep.wants_attention) with_attention.attended_BTD = &keep.attention;
+    return with_attention;
   }
 
   void say_what_is_not_kept(const std::vector<ops::KeptCore>& cores) {
@@ -150,8 +158,8 @@ std::string recompute_words(const EngineOptions& options) {
 
 std::unique_ptr<BlockEngine> block_engine(const config::Train& train,
                                           const EngineOptions& options) {
-  if (train.engine == "fused") return fused_engine(options, fused_options(train));
-  return autograd_engine(options);
+  if (train.engine == "autograd") return autograd_engine(options);
+  return fused_engine(options, fused_options(train));
 }
 
 std::unique_ptr<BlockEngine> autograd_engine(const EngineOptions& options) {

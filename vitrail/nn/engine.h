@@ -66,7 +66,7 @@ std::string recompute_words(const EngineOptions& options);
 /// The reference engine: plain ATen under a local graph; any device, every option.
 std::unique_ptr<BlockEngine> autograd_engine(const EngineOptions& options = {});
 
-/// The engine that train.engine names; auto: autograd.
+/// The engine that train.engine names; auto: fused for blocks on a GPU that it has kernels for, autograd for others.
 std::unique_ptr<BlockEngine> block_engine(const config::Train& train, const EngineOptions& options);
 
 }  // namespace vitrail::nn

@@ -11,6 +11,7 @@
 
 #include "vitrail/core/error.h"
 #include "vitrail/nn/fused_block.h"
+#include "vitrail/nn/fused_fp8.h"
 #include "vitrail/nn/part_dropout.h"
 #include "vitrail/ops/norm.h"
 #include "vitrail/ops/product.h"
@@ -90,10 +91,18 @@ at::Tensor heads_backward(const Pass& pass, const MiddleGradients& middle, Kept&
   const Linear& proj = attention.proj();
   if (const at::Tensor bias_D = gradient_of(proj.bias()); bias_D.defined())
     bias_D.add_(middle.dproj_sums_D);
-  ops::add_weight_gradient(gradient_of(proj.weight()), middle.dproj_BLD, kept.core.out_BLF);
-  const at::Tensor dout_BLF = ops::product_input_gradient(middle.dproj_BLD, proj.weight());
-  const bool is_local = kept.local.out_BNLE.defined();
-  const bool rows_sum_to_one = !is_local && !pass.context.key_mask_BT.defined();
+  at::Tensor dout_BLF;
+  {
+    const ReadGradient dproj = read_gradient(pass, middle.dproj_BLD);
+    add_layer_weight_gradient(pass, proj, dproj, kept.core.out_BLF, kept.core_codes);
+    kept.core_codes = {};
+    dout_BLF = layer_input_gradient(pass, dproj, proj);
+  }
+  const bool is_local = kept.local.out_BNLE.defined(), is_tapped = kept.dattention_BLF.defined();
+  if (is_tapped) dout_BLF = dout_BLF + kept.dattention_BLF;
+  kept.dattention_BLF.reset();
+  // The sums of proj's gradient tell those of the values only where nothing else reads attention.
+  const bool rows_sum_to_one = !is_local && !is_tapped && !pass.context.key_mask_BT.defined();
   const ops::HeadsOptions options = heads_options(pass);
   if (!kept.heads.q_BLNE.defined()) kept.heads = ops::prepare_heads(kept.qkv_BLF, options);
   const at::Tensor dqkv_BLF = at::empty_like(kept.qkv_BLF);
@@ -111,9 +120,11 @@ void attend(const Pass& pass, Kept& kept) {
   Attention& attention = pass.block.attention();
   const bool is_conditioned = pass.block.cond() != nullptr;
   kept.norm1 =
-      ops::residual_norm(attention_input(pass, kept.x_BLD), {}, {}, weights_of(pass.block.norm1()));
+      ops::residual_norm(attention_input(pass, kept.x_BLD), {}, {}, weights_of(pass.block.norm1()),
+                         norm_codes(pass, kept.norm1_codes));
   if (is_conditioned) kept.norm1.sum_BLD.reset();
-  kept.qkv_BLF = ops::product(kept.norm1.y_BLD, attention.qkv().weight(), attention.qkv().bias());
+  kept.qkv_BLF = layer_product(pass, kept.norm1.y_BLD, kept.norm1_codes, attention.qkv());
+  keep_for_gradient(pass, &kept.norm1.y_BLD, kept.norm1_codes);
   kept.heads = ops::prepare_heads(kept.qkv_BLF, heads_options(pass));
   run_core(pass, kept);
 }
@@ -123,14 +134,17 @@ void close_attention(const Pass& pass, Kept& kept) {
   const ops::NormWeights norm = weights_of(pass.block.norm2());
   ops::BranchScales& scales = kept.scales[0];
   scales = scales_of(pass, kept.x_BLD, 0);
-  if (!scales.any() && !drops_output(pass)) {
-    kept.norm2 = ops::residual_norm(
-        ops::product(kept.core.out_BLF, proj.weight(), proj.bias(), kept.x_BLD), {}, {}, norm);
+  const bool adds = !scales.any() && !drops_output(pass);
+  const at::Tensor product_BLD = layer_product(pass, kept.core.out_BLF, kept.core_codes, proj,
+                                               adds ? kept.x_BLD : at::Tensor());
+  keep_for_gradient(pass, nullptr, kept.core_codes);
+  if (adds) {
+    kept.norm2 = ops::residual_norm(product_BLD, {}, {}, norm, norm_codes(pass, kept.norm2_codes));
     return;
   }
-  const at::Tensor branch_BLD =
-      drop_output(pass, ops::product(kept.core.out_BLF, proj.weight(), proj.bias()), 0);
-  kept.norm2 = ops::residual_norm(kept.x_BLD, branch_BLD, scales, norm);
+  const at::Tensor branch_BLD = drop_output(pass, product_BLD, 0);
+  kept.norm2 =
+      ops::residual_norm(kept.x_BLD, branch_BLD, scales, norm, norm_codes(pass, kept.norm2_codes));
   if (scales.gamma_D.defined()) kept.attended_BLD = branch_BLD;
 }
 
@@ -142,20 +156,21 @@ Gradient attention_backward(const Pass& pass, const at::Tensor& dy_BLD,
   const at::Tensor dqkv_BLF = heads_backward(pass, middle, kept);
   ops::Normed& norm1 = kept.norm1;
   if (!norm1.sum_BLD.defined()) norm1.sum_BLD = attention_input(pass, kept.x_BLD);
-  if (!norm1.y_BLD.defined())
+  if (!norm1.y_BLD.defined() && !kept.norm1_codes.has_columns())
     norm1.y_BLD = ops::residual_norm(norm1.sum_BLD, {}, {}, weights_of(block.norm1())).y_BLD;
-  ops::add_weight_gradient(gradient_of(qkv.weight()), dqkv_BLF, norm1.y_BLD);
+  const ReadGradient dqkv = read_gradient(pass, dqkv_BLF);
+  add_layer_weight_gradient(pass, qkv, dqkv, norm1.y_BLD, kept.norm1_codes);
+  kept.norm1_codes = {};
   const bool is_conditioned = block.cond() != nullptr;
   Gradient result;
   if (!is_conditioned) result.sums_D = at::zeros_like(middle.dproj_sums_D);
-  const ops::ResidualNormBackward task{
-      .dy_BLD = ops::product_input_gradient(dqkv_BLF, qkv.weight()),
-      .normed = norm1,
-      .dsum_BLD = is_conditioned ? at::Tensor() : middle.dx1_BLD,
-      .norm = weights_of(block.norm1()),
-      .sums = {.weight_D = gradient_of(block.norm1().weight()),
-               .bias_D = gradient_of(block.norm1().bias()),
-               .branch_D = result.sums_D}};
+  const ops::ResidualNormBackward task{.dy_BLD = layer_input_gradient(pass, dqkv, qkv),
+                                       .normed = norm1,
+                                       .dsum_BLD = is_conditioned ? at::Tensor() : middle.dx1_BLD,
+                                       .norm = weights_of(block.norm1()),
+                                       .sums = {.weight_D = gradient_of(block.norm1().weight()),
+                                                .bias_D = gradient_of(block.norm1().bias()),
+                                                .branch_D = result.sums_D}};
   result.values_BLD = ops::residual_norm_backward(task).dx_BLD;
   if (!is_conditioned) return result;
   condition_backward(pass, result.values_BLD.sum(1));

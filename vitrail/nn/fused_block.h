@@ -15,6 +15,7 @@
 #include "vitrail/ops/attention_kept.h"
 #include "vitrail/ops/heads.h"
 #include "vitrail/ops/packed_attention.h"
+#include "vitrail/ops/product8.h"
 #include "vitrail/ops/residual_norm.h"
 
 namespace vitrail::nn::fused {
@@ -44,12 +45,16 @@ struct Kept {
   LocalCore local;                   // instead, where the core runs under autograd
   std::vector<ops::KeptCore> cores;  // what recompute selective keeps of such a core
   bool is_core_away = false;         // `core` is in the hands of a store
-  ops::BranchScales scales[2];       // of attention and MLP
-  at::Tensor attended_BLD;           // the branch before its scales, where LayerScale needs it
-  ops::Normed norm2;                 // its sum is the stream between the branches
+  at::Tensor
+      dattention_BLF;  // set before backward: gradient of core.out_BLF from elsewhere; undefined: none
+  ops::BranchScales scales[2];  // of attention and MLP
+  at::Tensor attended_BLD;      // the branch before its scales, where LayerScale needs it
+  ops::Normed norm2;            // its sum is the stream between the branches
   at::Tensor pre_BLH, gate_BLH;
   at::Tensor hidden_BLH;  // as fc2 reads it
-  at::Tensor mlp_BLD;     // as attended_BLD
+  // What the layers read, in 8 bits (nn/fused_fp8.h); with Products::fp8_gradients instead of norm1.y, norm2.y and hidden.
+  ops::Codes norm1_codes, core_codes, norm2_codes, hidden_codes;
+  at::Tensor mlp_BLD;  // as attended_BLD
 };
 
 /// Calls visit(name, tensor) for all tensors that grow with the batch; undefined ones too.
@@ -69,6 +74,10 @@ void for_each_large(Kept& kept, Visit&& visit) {
   visit("gate", kept.gate_BLH);
   visit("activation", kept.hidden_BLH);
   visit("fc2", kept.mlp_BLD);
+  visit("norm1 in 8 bits", kept.norm1_codes.transposed);
+  visit("attention in 8 bits", kept.core_codes.transposed);
+  visit("norm2 in 8 bits", kept.norm2_codes.transposed);
+  visit("activation in 8 bits", kept.hidden_codes.transposed);
 }
 
 // Steps, in order; each takes from `kept` what earlier steps left there.

@@ -7,6 +7,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/zeros_like.h>
 #include <fmt/format.h>
 
 #include "vitrail/config/recipe.h"
@@ -14,6 +15,7 @@
 #include "vitrail/core/log.h"
 #include "vitrail/kernels/residual_norm.h"
 #include "vitrail/nn/fused_block.h"
+#include "vitrail/nn/fused_fp8.h"
 #include "vitrail/ops/on_device.h"
 
 namespace vitrail::nn {
@@ -76,6 +78,7 @@ void drop_all_but_core(Kept& kept) {
 
 void drop_cheap(const Block& block, Kept& kept) {
   for (at::Tensor* cheap : {&kept.norm1.y_BLD, &kept.norm2.y_BLD, &kept.hidden_BLH}) cheap->reset();
+  kept.norm1_codes = kept.norm2_codes = kept.hidden_codes = {};
   // Turned alone they are qkv itself. A local core's leaves hold them anyway.
   if (block.options().qk_norm && !kept.local.out_BNLE.defined()) kept.heads = {};
 }
@@ -85,23 +88,31 @@ class Engine : public FusedEngine {
   Engine(const EngineOptions& options, const FusedOptions& fused)
       : options_(options), fused_(fused), autograd_(autograd_engine(options)) {}
 
-  std::string name() const override { return "fused" + recompute_words(options_); }
+  std::string name() const override {
+    return (ran_fused_ ? "fused" : "autograd") + recompute_words(options_);
+  }
 
   at::Tensor forward(Block& block, const at::Tensor& x_BLD, const Context& context, int i,
                      Saved& keep) override {
     const auto state = std::make_shared<State>();
     keep.more = state;
     const std::string reason = reason_against(block, x_BLD);
-    state->is_fused = reason.empty();
+    const bool is_left_out = fused_.only_with_kernels && !x_BLD.is_cuda();
+    state->is_fused = ran_fused_ = reason.empty() && !is_left_out;
     if (!state->is_fused) {
-      say(fmt::format("fused engine: blocks run under autograd because of {}", reason));
-      return autograd_->forward(block, x_BLD, context, i, state->inner);
+      if (!fused_.only_with_kernels)
+        say(fmt::format("fused engine: blocks run under autograd because of {}", reason));
+      state->inner.wants_attention = keep.wants_attention;
+      at::Tensor y_BLD = autograd_->forward(block, x_BLD, context, i, state->inner);
+      keep.attention = state->inner.attention;
+      return y_BLD;
     }
     const at::NoGradGuard no_grad;
     state->kept.x_BLD = x_BLD.detach().contiguous();
-    if (recomputes(i)) return forward_once(block, context, *state);
-    const Pass pass{block, context, fused_};
+    if (recomputes(i)) return forward_once(block, context, *state, keep);
+    const Pass pass{block, context, options_of(block)};
     at::Tensor y_BLD = run(pass, state->kept);
+    if (keep.wants_attention) keep.attention = state->kept.core.out_BLF;
     if (!fused_.keeps_cheap) drop_cheap(block, state->kept);
     note(i, state->kept);
     return y_BLD;
@@ -112,13 +123,16 @@ class Engine : public FusedEngine {
     const auto state = std::static_pointer_cast<State>(kept.more);
     if (!state->is_fused) {
       state->inner.input_gradient = kept.input_gradient;
+      state->inner.attention_gradient = kept.attention_gradient;
       return autograd_->backward(block, dy_BLD, context, i, state->inner);
     }
-    if (!dy_BLD.defined()) return kept.input_gradient;
+    if (!dy_BLD.defined() && !kept.attention_gradient.defined()) return kept.input_gradient;
     const at::NoGradGuard no_grad;
-    const Pass pass{block, context, fused_};
+    const Pass pass{block, context, options_of(block)};
     if (recomputes(i)) recompute(pass, *state);
-    const Gradient dy = with_known_sums(dy_BLD);
+    state->kept.dattention_BLF = kept.attention_gradient;
+    const Gradient dy =
+        with_known_sums(dy_BLD.defined() ? dy_BLD : at::zeros_like(state->kept.x_BLD));
     const at::Tensor dnorm2_BLD = fused::mlp_backward(pass, dy, state->kept);
     Gradient dx = fused::attention_backward(pass, dy.values_BLD, dnorm2_BLD, state->kept);
     if (kept.input_gradient.defined()) dx = {dx.values_BLD + kept.input_gradient, {}};
@@ -134,6 +148,16 @@ class Engine : public FusedEngine {
     return options_.recompute != Recompute::none;
   }
 
+  FusedOptions options_of(Block& block) {
+    FusedOptions options = fused_;
+    if (options.products == Products::bf16) return options;
+    const std::string reason = fused::codes_reason(block);
+    if (reason.empty()) return options;
+    say(fmt::format("fused engine: products of blocks run in bf16 because of {}", reason));
+    options.products = Products::bf16;
+    return options;
+  }
+
   at::Tensor run(const Pass& pass, Kept& kept) {
     fused::attend(pass, kept);
     const std::string reason = fused::local_reason(pass, kept.heads);
@@ -144,11 +168,11 @@ class Engine : public FusedEngine {
     return fused::close_mlp(pass, kept);
   }
 
-  at::Tensor forward_once(Block& block, const Context& context, State& state) {
+  at::Tensor forward_once(Block& block, const Context& context, State& state, Saved& keep) {
     Kept& kept = state.kept;
     // Before the block's own work, so that moving the input away runs beside it.
     if (options_.store) state.input = options_.store->keep({kept.x_BLD});
-    const Pass pass{block, context, fused_, /*keeps_graph=*/false};
+    const Pass pass{block, context, options_of(block), /*keeps_graph=*/false};
     const bool is_selective = options_.recompute == Recompute::selective;
     at::Tensor y_BLD;
     {
@@ -156,6 +180,7 @@ class Engine : public FusedEngine {
       if (is_selective) scope.emplace(kept.cores);
       y_BLD = run(pass, kept);
     }
+    if (keep.wants_attention) keep.attention = kept.core.out_BLF;
     drop_all_but_core(kept);
     // A core under autograd has its results in `cores`.
     if (!is_selective || !kept.core.lse.defined()) kept.core = {};
@@ -233,6 +258,7 @@ class Engine : public FusedEngine {
 
   EngineOptions options_;
   FusedOptions fused_;
+  bool ran_fused_ = true;
   std::unique_ptr<BlockEngine> autograd_;
   std::set<std::string> said_;
   Handed handed_;
@@ -265,7 +291,12 @@ std::string Engine::describe() const {
 }  // namespace
 
 FusedOptions fused_options(const config::Train& train) {
-  return {.attention = ops::attention_kind(train.attention_kernel.value)};
+  const bool is_fp8 = train.precision == "fp8";
+  const Products of_fp8 =
+      train.fp8_weight_gradients == "fp8" ? Products::fp8_gradients : Products::fp8;
+  return {.attention = ops::attention_kind(train.attention_kernel.value),
+          .products = is_fp8 ? of_fp8 : Products::bf16,
+          .only_with_kernels = train.engine == "auto" && !is_fp8};
 }
 
 std::unique_ptr<FusedEngine> fused_engine(const EngineOptions& options, const FusedOptions& fused) {

@@ -33,9 +33,16 @@
 
 namespace vitrail::nn {
 
+/// What the four linear layers of a block multiply (nn/fused_fp8.h). fp8: forward and gradients of inputs in e4m3, those of
+/// weights in bf16; fp8_gradients: those of weights in e4m3 too.
+enum class Products { bf16, fp8, fp8_gradients };
+
 struct FusedOptions {
   ops::AttentionKind attention = ops::AttentionKind::automatic;
   bool keeps_cheap = true;  // results of norms and activation; false: computed again in backward
+  Products products = Products::bf16;
+  /// Blocks for which there are no kernels run under autograd without a word, those on the CPU too.
+  bool only_with_kernels = false;
 };
 
 /// What the training section says.
@@ -43,6 +50,7 @@ FusedOptions fused_options(const config::Train& train);
 
 class FusedEngine : public BlockEngine {
  public:
+  // name() is that of the engine that ran the last block.
   /// What each block keeps, in bytes by name, as the last forward pass left it.
   virtual std::string describe() const = 0;
 };

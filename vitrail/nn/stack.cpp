@@ -1,6 +1,7 @@
 #include "vitrail/nn/stack.h"
 
 #include <algorithm>
+#include <iterator>
 #include <optional>
 #include <utility>
 
@@ -22,7 +23,7 @@ struct Pass : torch::CustomClassHolder {
   Stack* stack = nullptr;
   Context context;  // its condition is a detached leaf, at which the blocks' local graphs begin
   BlockRange range;
-  std::vector<int> taps;
+  std::vector<Tap> taps;
   std::vector<Saved> saved;
   bool consumed = false;
 };
@@ -35,7 +36,7 @@ struct StackFunction : torch::autograd::Function<StackFunction> {
   static variable_list forward(AutogradContext* node, const at::Tensor& x_BLD,
                                const std::optional<at::Tensor>& condition_BD, Stack* stack,
                                const Context& context, BlockRange range,
-                               const std::vector<int>& taps) {
+                               const std::vector<Tap>& taps) {
     auto pass = c10::make_intrusive<Pass>();
     pass->stack = stack;
     pass->context = context;
@@ -46,9 +47,9 @@ struct StackFunction : torch::autograd::Function<StackFunction> {
     pass->taps = taps;
     pass->saved.resize(stack->depth());
     std::vector<at::Tensor> outputs;
-    variable_list results{stack->run_forward(x_BLD, pass->context, range, &pass->saved,
-                                             taps.empty() ? nullptr : &outputs)};
-    for (const int tap : taps) results.push_back(outputs[tap - range.first].detach());
+    variable_list results{
+        stack->run_forward(x_BLD, pass->context, range, &pass->saved, taps, outputs)};
+    for (const at::Tensor& output : outputs) results.push_back(output.detach());
     node->saved_data["pass"] = at::IValue::make_capsule(pass);
     node->set_materialize_grads(false);
     return results;
@@ -78,22 +79,36 @@ void Stack::notify(void (StackObserver::*event)(int), int i) {
 void Stack::remove_observer(StackObserver* observer) { std::erase(observers_, observer); }
 
 at::Tensor Stack::run_forward(at::Tensor x_BLD, const Context& context, BlockRange range,
-                              std::vector<Saved>* saved, std::vector<at::Tensor>* outputs) {
+                              std::vector<Saved>* saved, const std::vector<Tap>& taps,
+                              std::vector<at::Tensor>& tap_outputs) {
+  tap_outputs.resize(taps.size());
+  Context with_attention = context;
   for (int i = range.first; i < range.end; ++i) {
     notify(&StackObserver::before_forward, i);
-    x_BLD = saved ? engine_->forward(*blocks_[i], x_BLD, context, i, (*saved)[i])
-                  : blocks_[i]->forward(x_BLD, context);
-    if (outputs) outputs->push_back(x_BLD);
+    const bool asks = std::ranges::count(taps, Tap(i, TapOf::attention)) > 0;
+    Saved kept_nowhere;
+    Saved& keep = saved ? (*saved)[i] : kept_nowhere;
+    keep.wants_attention = asks;
+    with_attention.attended_BTD = &keep.attention;
+    x_BLD = saved  ? engine_->forward(*blocks_[i], x_BLD, context, i, keep)
+            : asks ? blocks_[i]->forward(x_BLD, with_attention)
+                   : blocks_[i]->forward(x_BLD, context);
+    for (size_t t = 0; t < taps.size(); ++t)
+      if (taps[t].block == i) tap_outputs[t] = taps[t].of == TapOf::output ? x_BLD : keep.attention;
     notify(&StackObserver::after_forward, i);
   }
   return x_BLD;
 }
 
 at::Tensor Stack::run_backward(const std::vector<at::Tensor>& gradients, const Context& context,
-                               BlockRange range, const std::vector<int>& taps,
+                               BlockRange range, const std::vector<Tap>& taps,
                                std::vector<Saved>& saved) {
   std::vector<at::Tensor> tap_gradients(depth());  // of the output of block i
-  for (size_t t = 0; t < taps.size(); ++t) tap_gradients[taps[t]] = gradients[1 + t];
+  for (size_t t = 0; t < taps.size(); ++t) {
+    const int i = taps[t].block;
+    (taps[t].of == TapOf::output ? tap_gradients[i] : saved[i].attention_gradient) =
+        gradients[1 + t];
+  }
   at::Tensor dy_BLD = gradients[0];
   for (int i = range.end - 1; i >= range.first; --i) {
     notify(&StackObserver::before_backward, i);
@@ -106,18 +121,19 @@ at::Tensor Stack::run_backward(const std::vector<at::Tensor>& gradients, const C
 }
 
 at::Tensor Stack::forward(const at::Tensor& x_BLD, const Context& context,
-                          const std::vector<int>& taps, std::vector<at::Tensor>* tap_outputs) {
+                          const std::vector<Tap>& taps, std::vector<at::Tensor>* tap_outputs) {
   return forward(x_BLD, context, BlockRange{}, taps, tap_outputs);
 }
 
 at::Tensor Stack::forward(const at::Tensor& x_BLD, const Context& whole, BlockRange range,
-                          const std::vector<int>& taps, std::vector<at::Tensor>* tap_outputs) {
+                          const std::vector<Tap>& taps, std::vector<at::Tensor>* tap_outputs) {
   if (range.end < 0) range.end = depth();
   VT_CHECK(range.first >= 0 && range.first <= range.end && range.end <= depth(),
            "[stack] a range must lie in [0, {}] but is [{}, {})", depth(), range.first, range.end);
-  for (const int tap : taps)
-    VT_CHECK(tap >= range.first && tap < range.end,
-             "[stack] a tap must be a block in [{}, {}) but got {}", range.first, range.end, tap);
+  for (const Tap& tap : taps)
+    VT_CHECK(tap.block >= range.first && tap.block < range.end,
+             "[stack] a tap must be a block in [{}, {}) but got {}", range.first, range.end,
+             tap.block);
   if (range.first == range.end) return x_BLD;
   if (!border_) return run_blocks(x_BLD, whole, range, taps, tap_outputs);
   Context context = whole;
@@ -131,19 +147,17 @@ at::Tensor Stack::forward(const at::Tensor& x_BLD, const Context& whole, BlockRa
 }
 
 at::Tensor Stack::run_blocks(const at::Tensor& x_BLD, const Context& context, BlockRange range,
-                             const std::vector<int>& taps, std::vector<at::Tensor>* tap_outputs) {
+                             const std::vector<Tap>& taps, std::vector<at::Tensor>* tap_outputs) {
   if (!at::GradMode::is_enabled()) {
     std::vector<at::Tensor> outputs;
-    at::Tensor y_BLD =
-        run_forward(x_BLD, context, range, nullptr, taps.empty() ? nullptr : &outputs);
-    if (tap_outputs)
-      for (const int tap : taps) tap_outputs->push_back(outputs[tap - range.first]);
+    at::Tensor y_BLD = run_forward(x_BLD, context, range, nullptr, taps, outputs);
+    if (tap_outputs) std::ranges::move(outputs, std::back_inserter(*tap_outputs));
     return y_BLD;
   }
   // Each tensor leaves the node once, the last block's as the result itself: gradients from all its users then meet in
   // one place, in plain autograd's order.
-  const int last = range.end - 1;
-  std::vector<int> inner(taps);
+  const Tap last = range.end - 1;
+  std::vector<Tap> inner(taps);
   std::erase(inner, last);
   std::ranges::sort(inner);
   inner.erase(std::unique(inner.begin(), inner.end()), inner.end());
@@ -156,7 +170,7 @@ at::Tensor Stack::run_blocks(const at::Tensor& x_BLD, const Context& context, Bl
   const variable_list results =
       StackFunction::apply(entry_BLD, condition_BD, this, inside, range, inner);
   if (tap_outputs)
-    for (const int tap : taps)
+    for (const Tap& tap : taps)
       tap_outputs->push_back(
           tap == last ? results[0] : results[1 + (std::ranges::find(inner, tap) - inner.begin())]);
   return results[0];

@@ -28,6 +28,10 @@ struct Saved {
   /// [B, L, D], set before backward(i): gradient that reaches the block's input from elsewhere (a tap), to be added
   /// first, as plain autograd does.
   at::Tensor input_gradient;
+  bool wants_attention = false;  // set before forward(i): `attention` is asked for
+  /// [B, L, D], Context::attended_BTD; whoever reads it detaches it.
+  at::Tensor attention;
+  at::Tensor attention_gradient;  // [B, L, D], set before backward(i); undefined = none
   std::shared_ptr<void> more;  // what else the engine keeps
 };
 
@@ -39,10 +43,12 @@ class BlockEngine {
   virtual std::string name() const = 0;
   virtual at::Tensor forward(Block& block, const at::Tensor& x_BLD, const Context& context, int i,
                              Saved& keep) = 0;
-  /// Accumulates into the parameters' .grad; returns the gradient of x_BLD, kept.input_gradient included.
+  /// Accumulates into the parameters' .grad; returns the gradient of x_BLD, kept.input_gradient included. dy_BLD is
+  /// undefined when nobody reads the block's output.
   virtual at::Tensor backward(Block& block, const at::Tensor& dy_BLD, const Context& context, int i,
                               Saved& kept) = 0;
 };
+
 class StackObserver {
  public:
   virtual ~StackObserver() = default;
@@ -67,19 +73,29 @@ struct BlockRange {
   int first = 0, end = -1;
 };
 
+/// What leaves a stack besides its result: of one block, its output or what its attention's heads read (before proj).
+enum class TapOf { output, attention };
+struct Tap {
+  Tap(int block_, TapOf of_ = TapOf::output) : block(block_), of(of_) {}
+  auto operator<=>(const Tap&) const = default;
+
+  int block;
+  TapOf of;
+};
+
 class Stack : public Module {
  public:
   /// Registers the blocks as children "0", "1", ...; the owner registers the stack as "blocks".
   explicit Stack(std::vector<std::shared_ptr<Block>> blocks);
 
-  /// x_BLD -> [B, L, D], differentiable in x_BLD and context.condition_BD. `taps` asks for outputs of single blocks, written to tap_outputs in the same order; gradients
-  /// flow into taps too. Without grad mode the blocks run plainly and keep nothing.
+  /// x_BLD -> [B, L, D], differentiable in x_BLD and context.condition_BD. `taps` [B, L, D] are written to tap_outputs in
+  /// the same order; gradients flow into taps too. Without grad mode the blocks run plainly and keep nothing.
   at::Tensor forward(const at::Tensor& x_BLD, const Context& context,
-                     const std::vector<int>& taps = {},
+                     const std::vector<Tap>& taps = {},
                      std::vector<at::Tensor>* tap_outputs = nullptr);
   /// The blocks of `range` only; taps are among them.
   at::Tensor forward(const at::Tensor& x_BLD, const Context& context, BlockRange range,
-                     const std::vector<int>& taps, std::vector<at::Tensor>* tap_outputs);
+                     const std::vector<Tap>& taps, std::vector<at::Tensor>* tap_outputs);
 
   int depth() const { return static_cast<int>(blocks_.size()); }
   Block& block(int i) { return *blocks_[i]; }
@@ -95,12 +111,14 @@ class Stack : public Module {
  private:
   friend struct StackFunction;
   at::Tensor run_blocks(const at::Tensor& x_BLD, const Context& context, BlockRange range,
-                        const std::vector<int>& taps, std::vector<at::Tensor>* tap_outputs);
+                        const std::vector<Tap>& taps, std::vector<at::Tensor>* tap_outputs);
+  /// Without `saved` the blocks keep nothing. Returns the result; tap_outputs are of `taps`.
   at::Tensor run_forward(at::Tensor x_BLD, const Context& context, BlockRange range,
-                         std::vector<Saved>* saved, std::vector<at::Tensor>* outputs);
+                         std::vector<Saved>* saved, const std::vector<Tap>& taps,
+                         std::vector<at::Tensor>& tap_outputs);
   /// gradients: of the output, then of each tap; undefined = none. Returns the gradient of the input.
   at::Tensor run_backward(const std::vector<at::Tensor>& gradients, const Context& context,
-                          BlockRange range, const std::vector<int>& taps,
+                          BlockRange range, const std::vector<Tap>& taps,
                           std::vector<Saved>& saved);
   void notify(void (StackObserver::*event)(int), int i);
 

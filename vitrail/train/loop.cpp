@@ -12,6 +12,7 @@
 #include "vitrail/core/log.h"
 #include "vitrail/data/memory_watch.h"
 #include "vitrail/data/reader.h"
+#include "vitrail/models/encoder.h"
 #include "vitrail/models/init.h"
 #include "vitrail/parallel/collect.h"
 #include "vitrail/parallel/device.h"
@@ -232,6 +233,8 @@ void Run::start() {
     optimizer_.restored();
     engine_.publish(engine_.units().master());
     step_.set_step(first_step_, checkpoint_->info().skipped_updates);
+    if (step_.loss_scaler() && checkpoint_->info().loss_scale)
+      step_.loss_scaler()->restore(*checkpoint_->info().loss_scale);
     wall_before_ = checkpoint_->info().wall_seconds;
     saved_step_ = first_step_;
   } else {
@@ -316,6 +319,9 @@ void Run::log_step(const StepReport& report) {
   const data::HostMemory memory = data::host_memory();
   record.host_memory_gib = static_cast<double>(memory.rss_bytes) / kGib;
   record.skipped_samples = loader_.skipped();
+  if (const auto encoder = dynamic_cast<const models::EncoderModel*>(model_.get());
+      encoder && encoder->last_decatt().defined())
+    record.terms.emplace_back("decatt", encoder->last_decatt().item().toDouble());
   if (recipe_.data.sources.size() > 1)
     for (const data::SourceProgress& source : loader_.progress())
       record.sources.emplace_back(source.name, source.epochs);
@@ -353,6 +359,7 @@ void Run::save() {
   info.step = step_.step();
   info.update_count = step_.update_count();
   info.skipped_updates = step_.skipped();
+  if (step_.loss_scaler()) info.loss_scale = step_.loss_scaler()->state();
   info.loader = loader_.state();
   info.seed = static_cast<uint64_t>(recipe_.run.seed);
   info.wall_seconds = wall_before_ + wall_.seconds();

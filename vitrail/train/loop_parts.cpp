@@ -81,6 +81,8 @@ std::string describe_model(const config::Model& options) {
   if (kind == "mae")
     return text + fmt::format(", {:.0f} % hidden, {} decoder", 100 * options.mask_ratio,
                               options.decoder.value);
+  if (kind == "rat")
+    text += fmt::format(", {} scales, {} head", options.rat.scales.size(), options.rat.head.value);
   if (kind == "diffusion")
     text +=
         fmt::format(", {} noise levels, {} decoder", options.num_timesteps, options.decoder.value);
@@ -149,6 +151,7 @@ StepRecord StepMeter::record(const StepReport& report) {
   const core::Stopwatch watch;
   record.loss = report.loss();
   record.grad_norm = report.grad_norm();
+  record.loss_scale = report.loss_scale();
   step_ms_ += watch.ms();
   const double steps = static_cast<double>(std::max<int64_t>(1, steps_));
   const double seconds = std::max(step_ms_ / 1000, 1e-9);

@@ -20,6 +20,7 @@ struct StepRecord {
   double loss = 0;      // of this step, mean over all ranks
   double lr = 0;
   double grad_norm = 0;  // before clipping
+  double loss_scale = 0;  // fp16; else 0
   double step_ms = 0;
   double data_wait_ms = 0;
   double images_per_second = 0;  // all ranks
@@ -31,6 +32,8 @@ struct StepRecord {
   int64_t skipped_samples = 0;  // broken ones that rank 0 replaced so far
   /// Passes over each source so far; empty when there is one.
   std::vector<std::pair<std::string, double>> sources = {};
+  /// Parts of the loss by name, without their weights: of rank 0's last micro-batch.
+  std::vector<std::pair<std::string, double>> terms = {};
 };
 
 struct EvaluationRecord {

@@ -26,6 +26,8 @@ class TensorboardSink : public MetricSink {
     for (const auto& [name, epochs] : record.sources)
       writer_.add_scalar("epochs/" + name, record.step, epochs);
     for (const auto& [tag, value] : values) writer_.add_scalar(tag, record.step, value);
+    for (const auto& [name, value] : record.terms)
+      writer_.add_scalar("train/" + name, record.step, value);
     if (record.mfu) writer_.add_scalar("speed/mfu", record.step, *record.mfu);
     writer_.flush();
   }

@@ -40,7 +40,9 @@ std::string plain_line(const StepRecord& record) {
   if (record.mfu) line += fmt::format(" mfu={:.4f}", *record.mfu);
   line += fmt::format(" peak_memory_gib={:.2f} host_memory_gib={:.2f}", record.peak_memory_gib,
                       record.host_memory_gib);
-  if (record.skipped_samples > 0) line += fmt::format(" skipped_samples={}", record.skipped_samples);
+  if (record.loss_scale > 0) line += fmt::format(" loss_scale={:g}", record.loss_scale);
+  if (record.skipped_samples > 0)
+    line += fmt::format(" skipped_samples={}", record.skipped_samples);
   for (const auto& [name, epochs] : record.sources)
     line += fmt::format(" epochs_of_{}={:.3f}", name, epochs);
   return line;
@@ -71,23 +73,25 @@ std::string bar_line(const RunLength& length, const StepRecord& record) {
 std::string json_line(const StepRecord& record) {
   Json sources = Json::object();
   for (const auto& [name, epochs] : record.sources) sources[name] = epochs;
-  return Json{{"step", record.step},
-              {"epoch", record.epoch},
-              {"samples", record.samples},
-              {"loss", record.loss},
-              {"lr", record.lr},
-              {"grad_norm", record.grad_norm},
-              {"step_ms", record.step_ms},
-              {"data_wait_ms", record.data_wait_ms},
-              {"images_per_second", record.images_per_second},
-              {"tokens_per_second", record.tokens_per_second},
-              {"model_tflops", record.model_tflops},
-              {"mfu", record.mfu ? Json(*record.mfu) : Json(nullptr)},
-              {"peak_memory_gib", record.peak_memory_gib},
-              {"host_memory_gib", record.host_memory_gib},
-              {"skipped_samples", record.skipped_samples},
-              {"source_epochs", sources}}
-      .dump();
+  Json line{{"step", record.step},
+            {"epoch", record.epoch},
+            {"samples", record.samples},
+            {"loss", record.loss},
+            {"lr", record.lr},
+            {"grad_norm", record.grad_norm},
+            {"step_ms", record.step_ms},
+            {"data_wait_ms", record.data_wait_ms},
+            {"images_per_second", record.images_per_second},
+            {"tokens_per_second", record.tokens_per_second},
+            {"model_tflops", record.model_tflops},
+            {"mfu", record.mfu ? Json(*record.mfu) : Json(nullptr)},
+            {"peak_memory_gib", record.peak_memory_gib},
+            {"host_memory_gib", record.host_memory_gib},
+            {"skipped_samples", record.skipped_samples},
+            {"source_epochs", sources}};
+  if (record.loss_scale > 0) line["loss_scale"] = record.loss_scale;
+  for (const auto& [name, value] : record.terms) line[name] = value;
+  return line.dump();
 }
 
 std::string json_line(const EvaluationRecord& record) {
