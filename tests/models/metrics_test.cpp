@@ -158,16 +158,22 @@ MetricList plain_segmentation(const at::Tensor& logits, const at::Tensor& label,
     count += 1, right += truth == guess;
     truths[truth] += 1, guesses[guess] += 1, hits[truth] += truth == guess;
   }
-  double foreground = 0, all = 0, iou = 0;
+  double foreground = 0, all = 0, iou = 0, sensitivity = 0, specificity = 0;
   for (int64_t c = 0; c < classes; ++c) {
     const double dice = 2 * hits[c] / (truths[c] + guesses[c]);
     all += dice / classes;
     if (c > 0) foreground += dice / (classes - 1);
     iou += hits[c] / (truths[c] + guesses[c] - hits[c]) / classes;
+    if (c == 0) continue;
+    sensitivity += hits[c] / truths[c] / (classes - 1);
+    const double others = count - truths[c], wrong = guesses[c] - hits[c];
+    specificity += (others - wrong) / others / (classes - 1);
   }
   return {{"dice", foreground},
           {"mean_dice", all},
           {"mean_iou", iou},
+          {"sensitivity", sensitivity},
+          {"specificity", specificity},
           {"pixel_accuracy", right / count}};
 }
 
@@ -214,6 +220,8 @@ TEST(Metrics, AClassThatIsNowhereHasNoValueAndOneThatIsOnlyGuessedHasZero) {
   EXPECT_DOUBLE_EQ(metric(metrics, "mean_dice"), 0.6);
   EXPECT_DOUBLE_EQ(metric(metrics, "mean_iou"), (1 + 2.0 / 3 + 0) / 3);
   EXPECT_DOUBLE_EQ(metric(metrics, "sample_dice"), 0.8);  // class 2 is not in the truth
+  EXPECT_DOUBLE_EQ(metric(metrics, "sensitivity"), 2.0 / 3);
+  EXPECT_DOUBLE_EQ(metric(metrics, "specificity"), 1);  // of class 1: nobody takes the others for it
   EXPECT_EQ(tally.confusion()[1], (std::vector<int64_t>{0, 2, 1, 0}));
 }
 
@@ -222,7 +230,7 @@ TEST(Metrics, OnePixelAndPerfectSegmentations) {
   data::Batch batch;
   batch.label = at::ones({1, 1, 1, 1}, at::kLong);
   tally.add(batch, saying(batch.label, 3));
-  for (const char* name : {"dice", "mean_dice", "mean_iou", "pixel_accuracy", "sample_dice"})
+  for (const char* name : {"dice", "mean_dice", "mean_iou", "pixel_accuracy", "sample_dice", "sensitivity"})
     EXPECT_EQ(metric(tally.metrics(), name), 1) << name;
   EXPECT_TRUE(std::isnan(metric(tally.metrics(), "iou_class_0")));
 }

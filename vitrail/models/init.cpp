@@ -25,10 +25,30 @@ uint64_t name_hash(const std::string& name) {
 /// In (0, 1): never 0, so that its logarithm is finite.
 double open_uniform(uint32_t bits) { return (static_cast<double>(bits) + 0.5) / 4294967296.0; }
 
+/// Inverse of the error function, to 1e-7 for |x| < 0.996 (M. Giles 2012, Approximating the erfinv function).
+double inverse_erf(double x) {
+  constexpr double kTerms[]{2.81022636e-08, 3.43273939e-07,  -3.5233877e-06, -4.39150654e-06, 0.00021858087,
+                             -0.00125372503, -0.00417768164, 0.246640727,    1.50140941};
+  const double w = -std::log((1.0 - x) * (1.0 + x));
+  double sum = 0.0;
+  for (const double c : kTerms) sum = sum * (w - 2.5) + c;
+  return sum * x;
+}
+
+/// A standard normal that fell within two deviations: its distribution function, inverted.
+double truncated_normal(uint32_t bits) {
+  constexpr double kWithin = 0.9544997361036416;  // erf(sqrt(2))
+  return std::numbers::sqrt2 * inverse_erf(kWithin * (2.0 * open_uniform(bits) - 1.0));
+}
+
 /// Four values of unit scale from one Philox block; normals by Box and Muller.
 void fill_four(const core::Philox4& bits, Fill fill, double out[4]) {
   if (fill == Fill::uniform) {
     for (int j = 0; j < 4; ++j) out[j] = 2.0 * open_uniform(bits.x[j]) - 1.0;
+    return;
+  }
+  if (fill == Fill::truncated_normal) {
+    for (int j = 0; j < 4; ++j) out[j] = truncated_normal(bits.x[j]);
     return;
   }
   for (int j = 0; j < 4; j += 2) {
@@ -149,6 +169,7 @@ void initialise(const std::vector<nn::NamedTensor>& parameters, uint64_t seed,
         tensor.fill_(initial.scale);
         break;
       case Fill::normal:
+      case Fill::truncated_normal:
       case Fill::uniform:
         fill_random(tensor.mutable_data_ptr<float>(), tensor.numel(), key,
                     name_hash(parameter.name) & ((1ull << 48) - 1), initial);

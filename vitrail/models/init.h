@@ -16,12 +16,12 @@ namespace vitrail::models {
 
 class Model;
 
-enum class Fill { keep, zeros, ones, constant, normal, uniform };
+enum class Fill { keep, zeros, ones, constant, normal, truncated_normal, uniform };
 
 struct Initial {
   Fill fill = Fill::zeros;
   double scale =
-      0.0;  // constant: the value; normal: standard deviation; uniform: half width around zero
+      0.0;  // constant: the value; normal: standard deviation, truncated: of what is cut at two of them; uniform: half width around zero
 };
 
 /// What a parameter starts as, from its full name and itself.

@@ -215,6 +215,30 @@ at::Tensor generalized_dice(const Pixels& pixels, const SumOverParts& parts) {
   return sample_mean(1.0 - 2.0 * both_B / at::where(sums.counts_B > 0, all_B, 1.0), sums.counts_B);
 }
 
+/// The logit of class 1 against class 0, of two classes.
+at::Tensor binary_logits(const Pixels& pixels, const config::Model& options) {
+  VT_REQUIRE(
+      ConfigError, pixels.logits_BCN.size(1) == 2,
+      "[config] model.loss {} is of one class against the background, so model.num_classes must "
+      "be 2 but there are {} logits",
+      options.loss.value, pixels.logits_BCN.size(1));
+  return pixels.logits_BCN.select(1, 1) - pixels.logits_BCN.select(1, 0);
+}
+
+/// Mean over samples of 1 - (2 sum(p g) + s) / (sum(p) + sum(g) + s) of class 1.
+at::Tensor binary_dice(const Pixels& pixels, const at::Tensor& logits_BN,
+                       const SumOverParts& parts) {
+  const at::Tensor counts_BN = weighed(pixels.counts_BN.to(logits_BN.scalar_type()), pixels);
+  const at::Tensor p_BN = logits_BN.sigmoid() * counts_BN;
+  const at::Tensor g_BN = pixels.truth_BCN.select(1, 1).to(logits_BN.scalar_type());
+  at::Tensor sums_4B = at::stack({(p_BN * g_BN).sum(1), p_BN.sum(1), (g_BN * counts_BN).sum(1),
+                                  pixels.counts_BN.any(1).to(logits_BN.scalar_type())});
+  if (parts) sums_4B = parts(sums_4B);
+  const at::Tensor loss_B =
+      1.0 - (2.0 * sums_4B[0] + kDiceSmoothing) / (sums_4B[1] + sums_4B[2] + kDiceSmoothing);
+  return sample_mean(loss_B, sums_4B[3].clamp_max(1));
+}
+
 [[noreturn]] void unknown(const config::Model& options, const char* allowed) {
   core::fail<core::ConfigError>("[config] model.loss must be {} for model.kind={} but got {}",
                                 allowed, options.kind.value, options.loss.value);
@@ -260,7 +284,15 @@ at::Tensor segmentation_loss(const at::Tensor& logits, const at::Tensor& label,
   if (options.loss == "dice_ce") return dice(pixels, sum) + cross_entropy(pixels, options, sum);
   if (options.loss == "dice_focal") return dice(pixels, sum) + focal(pixels, options, sum);
   if (options.loss == "generalized_dice") return generalized_dice(pixels, sum);
-  unknown(options, "cross_entropy, focal, dice, dice_ce, dice_focal or generalized_dice");
+  if (options.loss == "bce" || options.loss == "bce_dice") {
+    const at::Tensor logits_BN = binary_logits(pixels, options);
+    // The softmax of two logits is the sigmoid of their difference.
+    const at::Tensor bce = cross_entropy(pixels, options, sum);
+    if (options.loss == "bce") return bce;
+    return 0.5 * bce + 0.5 * binary_dice(pixels, logits_BN, sum);
+  }
+  unknown(options,
+          "cross_entropy, focal, dice, dice_ce, dice_focal, generalized_dice, bce or bce_dice");
 }
 
 at::Tensor values_loss(const at::Tensor& prediction, const at::Tensor& target,

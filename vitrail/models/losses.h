@@ -58,6 +58,10 @@ using SumOverParts = std::function<at::Tensor(const at::Tensor& sums)>;
 ///                   et al. 2017, arXiv:1707.03237. MONAI's GeneralizedDiceLoss(softmax,
 ///                   to_onehot_y, w_type square, smooth_nr 0, smooth_dr 0); its default 1e-5
 ///                   would outweigh every class of more than 1e5 voxels.
+/// bce               binary cross-entropy of class 1 against class 0, mean over pixels: torch's
+///                   binary_cross_entropy_with_logits of the difference of the two logits.
+/// bce_dice          half of it and half of the mean over samples of 1 - (2 sum(p g) + s) / (sum(p) + sum(g) + s), s =
+///                   1e-6, of class 1.
 /// Differs  class_weights enter the cross-entropy and focal terms alone. A sample in which nothing
 ///          counts is left out of the mean of the Dice losses.
 /// `weight` [B, sides...], or of sides that broadcast to them: how much each pixel counts in every sum above (that of an

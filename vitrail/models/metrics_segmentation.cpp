@@ -25,6 +25,12 @@ struct ClassCounts {
   double hits = 0, truth = 0, guesses = 0;
   double dice() const { return 2 * hits / (truth + guesses); }
   double iou() const { return hits / (truth + guesses - hits); }
+  /// NaN where the truth does not hold the class.
+  double sensitivity() const { return hits / truth; }
+  /// Of the pixels of other classes, those that are not taken for this one; `all` pixels count.
+  double specificity(double all) const {
+    return truth > 0 ? 1.0 - (guesses - hits) / (all - truth) : kNone;
+  }
 };
 
 template <class Count>
@@ -98,7 +104,7 @@ void SegmentationTally::add_sample(const at::Tensor& logits, const at::Tensor& l
 
 MetricList SegmentationTally::metrics() const {
   const std::vector<ClassCounts> counts = counts_of(sums_.data() + kConfusion, num_classes_);
-  std::vector<double> dice, iou;
+  std::vector<double> dice, iou, sensitivity, specificity;
   double hits = 0, pixels = 0;
   for (const ClassCounts& one : counts) {
     dice.push_back(one.dice());  // 0 / 0, no value, where a class is nowhere
@@ -106,9 +112,15 @@ MetricList SegmentationTally::metrics() const {
     hits += one.hits;
     pixels += one.truth;
   }
+  for (const ClassCounts& one : counts) {
+    sensitivity.push_back(one.sensitivity());
+    specificity.push_back(one.specificity(pixels));
+  }
   MetricList list{{"dice", mean_of(dice, 1)},
                   {"mean_dice", mean_of(dice, 0)},
                   {"mean_iou", mean_of(iou, 0)},
+                  {"sensitivity", mean_of(sensitivity, 1)},
+                  {"specificity", mean_of(specificity, 1)},
                   {"pixel_accuracy", hits / pixels},
                   {"sample_dice", sums_[kSampleDice] / sums_[kSamplesWithDice]},
                   {"loss", sums_[kLoss] / sums_[kSamples]}};

@@ -14,6 +14,8 @@ namespace vitrail::models {
 /// dice            mean of 2 TP / (2 TP + FP + FN) over classes from 1 on (0 is the background)
 /// mean_dice       the same over all classes
 /// mean_iou        mean of TP / (TP + FP + FN) over all classes
+/// sensitivity     mean of TP / (TP + FN) over classes from 1 on that the truth holds
+/// specificity     mean of TN / (TN + FP) over the same classes
 /// pixel_accuracy  share of right pixels
 /// sample_dice     the mean of `dice` taken in each sample alone, over classes that its truth holds;
 ///                 MONAI's DiceMetric(include_background=False)

@@ -57,8 +57,9 @@ class Block : public Module {
   static constexpr int kDrawsPerBlock = 4;
 
   explicit Block(const BlockOptions& options);
-  /// x_BLD -> [B, L, D]. throws Error when a conditioned block gets no condition.
-  at::Tensor forward(const at::Tensor& x_BLD, const Context& context) const;
+  /// x_BLD -> [B, L, D]. throws Error when a conditioned block gets no condition. A block of another kind may begin with
+  /// work of its own and give fewer tokens than it gets; the autograd engine runs it.
+  virtual at::Tensor forward(const at::Tensor& x_BLD, const Context& context) const;
   Attention& attention() { return *attn_; }
   Mlp& mlp() { return *mlp_; }
   const BlockOptions& options() const { return options_; }

@@ -138,16 +138,18 @@ Rotary gather(const Rotary& rotary, const at::Tensor& ids_BK, int64_t prefix) {
 }
 
 at::Tensor rotate(const at::Tensor& x_BNTE, const Rotary& rotary) {
-  VT_CHECK(x_BNTE.size(2) == rotary.cos.size(1) && x_BNTE.size(3) == 2 * rotary.cos.size(2),
+  VT_CHECK(x_BNTE.size(2) == rotary.cos.size(-2) && x_BNTE.size(3) == 2 * rotary.cos.size(-1),
            "[rotary] the table must have {} tokens and {} pairs but got {} and {}", x_BNTE.size(2),
-           x_BNTE.size(3) / 2, rotary.cos.size(1), rotary.cos.size(2));
+           x_BNTE.size(3) / 2, rotary.cos.size(-2), rotary.cos.size(-1));
   const at::ScalarType type = x_BNTE.scalar_type();
-  if (x_BNTE.is_cuda() && (type == at::kFloat || type == at::kBFloat16))
+  const bool has_heads = rotary.cos.dim() == 4;
+  if (!has_heads && x_BNTE.is_cuda() && (type == at::kFloat || type == at::kBFloat16))
     return RotateFunction::apply(x_BNTE, rotary.cos.contiguous(), rotary.sin.contiguous());
   // A pair (a, b) turned by an angle is (a + ib) (cos + i sin): nothing of x is kept for backward.
   const at::ScalarType wide = statistics_type(type);
   const auto like = x_BNTE.options().dtype(wide);
-  const at::Tensor turns = at::complex(rotary.cos.to(like), rotary.sin.to(like)).unsqueeze(1);
+  at::Tensor turns = at::complex(rotary.cos.to(like), rotary.sin.to(like));
+  if (!has_heads) turns = turns.unsqueeze(1);
   const at::Tensor pairs = at::view_as_complex(x_BNTE.to(wide).unflatten(-1, {-1, 2}));
   return at::view_as_real(pairs * turns).flatten(-2).to(type);
 }

@@ -10,7 +10,7 @@
 
 namespace vitrail::ops {
 
-/// cos and sin of every token's angles, fp32 [1 or B, T, E / 2].
+/// cos and sin of every token's angles, fp32 [1 or B, T, E / 2]; or [1 or B, N, T, E / 2] where heads turn differently.
 struct Rotary {
   at::Tensor cos, sin;
   bool defined() const { return cos.defined(); }
@@ -28,7 +28,7 @@ Rotary axial_rotary(at::IntArrayRef grid, int64_t prefix, int64_t head_width, do
 /// The rows of the prefix and of the patches ids_BK: [B, prefix + K, E / 2].
 Rotary gather(const Rotary& rotary, const at::Tensor& ids_BK, int64_t prefix);
 
-/// x_BNTE turned; computed in fp32 (fp64 for fp64), returned in x's type.
+/// x_BNTE turned; computed in fp32 (fp64 for fp64), returned in x's type. Differentiable in x; in tables with heads too.
 at::Tensor rotate(const at::Tensor& x_BNTE, const Rotary& rotary);
 
 }  // namespace vitrail::ops
