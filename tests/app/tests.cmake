@@ -42,3 +42,8 @@ if(MPI_C_FOUND)
                          ENVIRONMENT "VITRAIL=$<TARGET_FILE:vitrail>")
   endforeach()
 endif()
+foreach(ablate_case study interrupt failing evaluations bad)
+  add_test(NAME ablate.${ablate_case}
+           COMMAND "${VITRAIL_PYTHON}" "${CMAKE_CURRENT_SOURCE_DIR}/app/ablate_test.py" ${ablate_case})
+  set_tests_properties(ablate.${ablate_case} PROPERTIES LABELS program TIMEOUT 300 ENVIRONMENT "VITRAIL=$<TARGET_FILE:vitrail>")
+endforeach()

@@ -319,6 +319,40 @@ inline const std::vector<BadRecipe>& bad_values() {
        "[config] parallel.offload_folder must name a folder for parallel.offload nvme but is "
        "empty  (command line: parallel.offload=nvme)"},
       {kBase,
+       {"train.optimizer.kind=sgd", "train.optimizer.state=bf16"},
+       "[config] train.optimizer.state bf16 is for the moments of adamw but train.optimizer.kind "
+       "is sgd; set state to fp32  (command line: train.optimizer.state=bf16, command line: "
+       "train.optimizer.kind=sgd)"},
+      {kBase,
+       {"parallel.offload=optimizer", "train.optimizer.state=fp8"},
+       "[config] train.optimizer.state fp8 is for moments on the device but parallel.offload is "
+       "optimizer; set one of them back  (command line: train.optimizer.state=fp8, command line: "
+       "parallel.offload=optimizer)"},
+      {kBase,
+       {"train.precision=fp8", "train.engine=autograd"},
+       "[config] train.precision fp8 needs the fused engine but train.engine is autograd; set "
+       "train.engine to auto or fused  (command line: train.precision=fp8, command line: "
+       "train.engine=autograd)"},
+      {kBase,
+       {"train.fp8_weight_gradients=fp8", "train.precision=bf16"},
+       "[config] train.fp8_weight_gradients fp8 is for train.precision fp8 but train.precision is "
+       "bf16; set it to fp8 or leave the former out  (command line: "
+       "train.fp8_weight_gradients=fp8, command line: train.precision=bf16)"},
+      {kBase,
+       {"train.precision=fp8", "model.embed_dim=72", "model.num_heads=2"},
+       "[config] model.embed_dim must be a multiple of 16 for train.precision fp8 but got 72  "
+       "(command line: model.embed_dim=72, command line: train.precision=fp8)"},
+      {kBase,
+       {"train.precision=fp8", "model.mlp_hidden_dim=100"},
+       "[config] model.mlp_hidden_dim must be a multiple of 16 for train.precision fp8 but got "
+       "100  (command line: model.mlp_hidden_dim=100, command line: train.precision=fp8)"},
+      {kBase,
+       {"train.precision=fp8", "parallel.tensor=2"},
+       "[config] train.precision fp8 needs the fused engine, which does not run blocks divided "
+       "over tensor ranks, but parallel.tensor is 2; set train.precision to bf16 or "
+       "parallel.tensor to 1  (command line: train.precision=fp8, command line: "
+       "parallel.tensor=2)"},
+      {kBase,
        {"parallel.prefetch_depth=-1"},
        "[config] parallel.prefetch_depth must be at least 0 but got -1  (command line: "
        "parallel.prefetch_depth=-1)"},

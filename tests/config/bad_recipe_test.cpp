@@ -8,7 +8,10 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "tests/config/bad_recipe_decatt.h"
+#include "tests/config/bad_recipe_detection.h"
 #include "tests/config/bad_recipe_models.h"
+#include "tests/config/bad_recipe_rat.h"
 #include "tests/config/bad_recipe_reading.h"
 #include "tests/config/bad_recipe_rules.h"
 #include "tests/config/bad_recipe_sources.h"
@@ -32,7 +35,7 @@ std::string message_of(const std::string& yaml, const std::vector<std::string>& 
 
 std::vector<BadRecipe> cases() {
   std::vector<BadRecipe> all = bad_readings();
-  for (const auto* table : {&bad_values(), &bad_texts(), &bad_models(), &bad_sources()})
+  for (const auto* table : {&bad_values(), &bad_texts(), &bad_models(), &bad_sources(), &bad_detections(), &bad_decatt(), &bad_rats()})
     all.insert(all.end(), table->begin(), table->end());
   return all;
 }
@@ -49,6 +52,7 @@ TEST(BadRecipe, IsRefusedWithExactlyThisMessage) {
 TEST(BadRecipe, TheBasesOfTheTablesAreGood) {
   EXPECT_EQ(message_of(kBase, {}), "accepted");
   EXPECT_EQ(message_of(kSegmentation, {}), "accepted");
+  EXPECT_EQ(message_of(kDetection, {}), "accepted");
   for (const char* kind : {"vit", "mae", "unetr", "sap", "diffusion"})
     for (const char* size : {"[8, 8]", "[8, 8, 8]"})
       EXPECT_EQ(message_of(kModel, {fmt::format("model.kind={}", kind),

@@ -20,6 +20,7 @@
 #include "vitrail/config/not_yet.h"
 #include "vitrail/config/problems.h"
 #include "vitrail/config/reader.h"
+#include "vitrail/config/study.h"
 #include "vitrail/config/yaml.h"
 #include "vitrail/core/error.h"
 
@@ -194,6 +195,7 @@ TEST(RecipesInTheTree, AllLoadAndCanBeTrained) {
   int count = 0;
   for (const auto& entry : std::filesystem::recursive_directory_iterator(kSource / "recipes")) {
     if (entry.path().extension() != ".yaml") continue;
+    if (entry.path().parent_path().filename() == "studies") continue;
     ++count;
     EXPECT_NO_THROW(require_training(load_recipe(entry.path(), {}).recipe)) << entry.path();
     const std::string text = read_text(entry.path());
@@ -202,6 +204,27 @@ TEST(RecipesInTheTree, AllLoadAndCanBeTrained) {
           << entry.path() << " lacks '" << line + 1 << "'";
   }
   EXPECT_GE(count, 6);
+}
+
+TEST(RecipesInTheTree, EveryCellOfAStudyCanBeTrained) {
+  int count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(kSource / "recipes/studies")) {
+    ++count;
+    EXPECT_NE(read_text(entry.path()).find("\n# run     vitrail ablate "), std::string::npos)
+        << entry.path();
+    const Study study = load_study(entry.path());
+    for (const StudyCell& cell : cells_of(study)) {
+      EXPECT_NO_THROW(require_training(load_recipe(study.base, cell.set).recipe))
+          << entry.path() << " " << cell.name;
+      for (const NamedChanges& evaluation : study.evaluations) {
+        Overrides set = cell.set;
+        set.insert(set.end(), evaluation.set.begin(), evaluation.set.end());
+        EXPECT_NO_THROW(load_recipe(study.base, set))
+            << entry.path() << " " << cell.name << ", " << evaluation.name;
+      }
+    }
+  }
+  EXPECT_GE(count, 5);
 }
 
 /// 1797 samples in all: the first 1437 train and the last 360, by other writers, are held out

@@ -6,6 +6,7 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include "tests/models/detection_cases.h"
 #include "tests/models/segmenter_cases.h"
 #include "tests/models/tiny_models.h"
 #include "vitrail/models/chain.h"
@@ -25,7 +26,8 @@ inline config::Model with_draws(config::Model options) {
 }
 
 /// Every model with eight blocks in all: vit, mae (two trunks, one), unetr (with skips and without), sap, diffusion
-/// (conditioned at the input, in every block, without a second trunk), leaves, rotary positions.
+/// (conditioned at the input, in every block, without a second trunk), vit_detection (learned and grid queries),
+/// leaves, rotary positions.
 inline std::vector<ChainCase> chain_cases() {
   std::vector<ChainCase> cases;
   const auto add = [&](const char* name, config::Model options) {
@@ -60,6 +62,12 @@ inline std::vector<ChainCase> chain_cases() {
   add("diffusion", diffusion);
   diffusion.time_conditioning.value = "block";
   add("diffusion_blocks", diffusion);
+  config::Model detection = tiny_detection();
+  detection.depth = 8;
+  add("vit_detection", detection);
+  detection = tiny_detection("grid", "focal");
+  detection.depth = 8;
+  add("vit_detection_grid", detection);
   diffusion.decoder.value = "linear", diffusion.depth = 8;
   add("diffusion_blocks_linear", diffusion);
   return cases;
@@ -67,6 +75,7 @@ inline std::vector<ChainCase> chain_cases() {
 
 inline data::Batch chain_batch(const config::Model& options, int64_t size) {
   if (options.kind == "unetr" || options.kind == "sap") return images(options, size);
+  if (options.kind == "vit_detection") return detection_batch(options, size);
   data::Batch batch = batch_for(options, size);
   batch.label = batch.label.remainder(options.num_classes);
   return batch;

@@ -4,6 +4,7 @@
 #include <fmt/core.h>
 #include <gtest/gtest.h>
 
+#include "tests/models/detection_cases.h"
 #include "tests/parallel/ranks.h"
 #include "vitrail/parallel/gather.h"
 
@@ -125,6 +126,20 @@ TEST_P(Strategies, TrainUnetrAsOneRank) {
   options.global_batch = 8;
   options.samples = labelled_pixels;
   expect_equal(tiny_recipe(unetr()), options);
+}
+
+TEST_P(Strategies, TrainDetectionAsOneRank) {
+  config::Model model = models::tiny_detection("grid", "focal");
+  model.image_size = {8, 8}, model.patch_size = 4, model.in_channels = 3;
+  model.detection.num_queries = 3;
+  RanksOptions options;
+  options.samples = [model](int64_t first, int64_t count) {
+    data::Batch batch = samples(first, count);
+    batch.label = at::Tensor();
+    models::add_boxes(batch, model);
+    return batch;
+  };
+  expect_equal(tiny_recipe(model), options);
 }
 
 TEST_P(Strategies, TrainDiffusionAsOneRank) {

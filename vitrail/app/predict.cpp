@@ -19,7 +19,8 @@ struct Arguments {
 void add_predict(Program& program) {
   auto* verb = program.cli.add_subcommand(
       "predict",
-      "apply saved weights to files: classes (CSV), masks (PNG, NIfTI) or reconstructions (PNG)");
+      "apply saved weights to files: classes (CSV), boxes (JSON), masks (PNG, NIfTI) or "
+      "reconstructions (PNG)");
   auto arguments = std::make_shared<Arguments>();
   arguments->recipe.add(*verb);
   verb->add_option("--weights", arguments->options.weights,
@@ -31,7 +32,7 @@ void add_predict(Program& program) {
           "reads, volumes included")
       ->required();
   verb->add_option("--output", arguments->options.output,
-                   "CSV file (vit) or folder (mae, unetr, sap)")
+                   "CSV file (vit), JSON file (vit_detection) or folder (mae, unetr, sap)")
       ->required();
   verb->callback([&program, arguments] {
     program.selected = [arguments](Session& session) {

@@ -43,13 +43,21 @@ struct Program {
 class RecipeArguments {
  public:
   void add(CLI::App& verb);
-  config::ResolvedRecipe load() const;
+  /// --deepspeed FILE: a DeepSpeed configuration laid over the recipe, below the overrides.
+  void add_deepspeed(CLI::App& verb);
+  /// `ranks`: that will run it; 0 = those that the DeepSpeed configuration is written for.
+  config::ResolvedRecipe load(int64_t ranks = 0) const;
   /// The same on every rank of a job: when some cannot read it, all throw one message that says which.
   config::ResolvedRecipe load(Session& session) const;
   const std::string& path() const { return path_; }
+  /// After load: what became of every key of the DeepSpeed configuration; empty without one.
+  const std::string& converted() const { return converted_; }
 
  private:
-  std::string path_;
+  config::ResolvedRecipe load_with_deepspeed(int64_t ranks) const;
+
+  std::string path_, deepspeed_;
+  mutable std::string converted_;
   std::vector<std::string> overrides_;
 };
 
@@ -61,6 +69,7 @@ void add_forward(Program& program);
 void add_weights(Program& program);
 void add_checkpoint(Program& program);
 void add_check(Program& program);
+void add_convert(Program& program);
 void add_doctor(Program& program);
 void add_report(Program& program);
 void add_bench(Program& program);
@@ -68,5 +77,6 @@ void add_data(Program& program);
 void add_patch(Program& program);
 void add_balance(Program& program);
 void add_plan(Program& program);
+void add_ablate(Program& program);
 
 }  // namespace vitrail::app

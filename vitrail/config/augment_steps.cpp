@@ -199,6 +199,9 @@ std::string use_problem(const AugmentStep& step, const AugmentUse& use) {
     return "needs values in [0, 1] but source.normalize is none; use unit, minmax or percentile";
   if (step.kind == AugmentKind::mixup && use.has_masks)
     return "cannot blend masks, whose pixels are classes; cutmix can";
+  if ((step.kind == AugmentKind::mixup || step.kind == AugmentKind::cutmix) && use.has_boxes)
+    return "puts another sample's pixels into an image but not its boxes; leave it out where boxes "
+           "are learnt";
   return {};
 }
 

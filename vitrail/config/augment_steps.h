@@ -56,6 +56,7 @@ struct AugmentUse {
   int64_t channels = 3;
   bool has_masks = false;      // a class per pixel is learnt
   bool has_unit_range = true;  // source.normalize is not none
+  bool has_boxes = false;      // boxes are learnt
 };
 
 struct AugmentProblem {

@@ -101,13 +101,18 @@ const std::vector<DependentDefault>& dependent_defaults() {
       {"class_token", "true", "kind", {"mae"}},  // He et al. 2022, arXiv:2111.06377
       {"pos_embed", "sincos", "kind", {"mae"}},  // the same
       {"loss", "masked_mse", "kind", {"mae"}},   // the same
-      {"class_token", "false", "kind", {"unetr", "sap", "diffusion"}},
+      {"class_token", "false", "kind", {"unetr", "sap", "diffusion", "rat", "vit_detection"}},
+      {"patch_size", "1", "kind", {"rat"}},  // a token for every pixel
       {"pos_embed", "learned", "kind", {"unetr", "sap"}},
       {"pos_embed", "sincos", "kind", {"diffusion"}},
-      {"num_classes", "2", "kind", {"unetr", "sap"}},  // background and one more
+      {"pos_embed", "none", "kind", {"rat"}},  // model.rat.position says where tokens lie
+      {"num_classes", "2", "kind", {"unetr", "sap", "rat"}},  // background and one more
       {"num_classes", "0", "kind", {"diffusion"}},
       {"loss", "dice_ce", "kind", {"unetr", "sap"}},
+      {"loss", "bce_dice", "kind", {"rat"}},
       {"loss", "mse", "kind", {"diffusion"}},
+      {"loss", "boxes", "kind", {"vit_detection"}},
+      {"num_classes", "80", "kind", {"vit_detection"}},  // COCO's
       {"decoder", "conv", "kind", {"unetr"}},
       {"decoder_embed_dim", "256", "kind", {"sap"}},
       {"pool", "avg", "class_token", {"false"}},  // there is nothing else to read

@@ -48,11 +48,12 @@ struct Schedule {
   double min_lr = 0.0;
   Choice warmup{"linear", {"linear", "log"}};
   Choice counting{"vitrail", {"vitrail", "deepspeed"}};
+  std::optional<int64_t> total_steps;
 
   template <class Self, class Visitor>
   static void fields(Self& self, Visitor& visit) {
     visit("kind", self.kind, "shape after the warm-up; stays at its last value past the end");
-    visit("warmup_steps", self.warmup_steps, "steps of linear rise from warmup_start_lr to lr");
+    visit("warmup_steps", self.warmup_steps, "steps of the rise from warmup_start_lr to lr");
     visit("warmup_start_lr", self.warmup_start_lr, "learning rate of step 0 with a warm-up");
     visit("min_lr", self.min_lr, "learning rate at the end");
     visit("warmup", self.warmup,
@@ -62,6 +63,8 @@ struct Schedule {
         "counting", self.counting,
         "which step a value belongs to: deepspeed gives the values of WarmupLR, WarmupDecayLR and "
         "WarmupCosineLR step by step");
+    visit("total_steps", self.total_steps,
+          "steps from the first to the last value; null = those of the run");
   }
   bool operator==(const Schedule&) const = default;
 };

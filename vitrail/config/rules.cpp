@@ -87,6 +87,22 @@ void check_optimizer(const Optimizer& optimizer, RuleBook& rules) {
       rules.rate(fmt::format("train.optimizer.betas[{}]", i), optimizer.betas[i]);
 }
 
+/// Moments of two or one bytes: kernels for adamw on the device alone.
+void check_state(const Optimizer& optimizer, const Parallel& parallel, RuleBook& rules) {
+  if (optimizer.state == "fp32") return;
+  const std::string& state = optimizer.state.value;
+  if (!(optimizer.kind == "adamw"))
+    rules.add({"train.optimizer.state", "train.optimizer.kind"},
+              fmt::format("train.optimizer.state {} is for the moments of adamw but "
+                          "train.optimizer.kind is {}; set state to fp32",
+                          state, optimizer.kind.value));
+  if (!(parallel.offload == "none"))
+    rules.add({"train.optimizer.state", "parallel.offload"},
+              fmt::format("train.optimizer.state {} is for moments on the device but "
+                          "parallel.offload is {}; set one of them back",
+                          state, parallel.offload.value));
+}
+
 void check_schedule(const Schedule& schedule, double lr, RuleBook& rules) {
   rules.within("train.schedule.warmup_steps", schedule.warmup_steps, 0, kMaxSteps);
   const auto not_above_lr = [&](const char* key, double value) {
@@ -114,6 +130,8 @@ void check_train(const Train& train, RuleBook& rules) {
   if (train.ema_decay) rules.rate("train.ema_decay", *train.ema_decay);
   check_optimizer(train.optimizer, rules);
   check_schedule(train.schedule, train.optimizer.lr, rules);
+  check_schedule_form(train.schedule, rules);
+  check_loss_scale(train, rules);
 }
 
 void check_rest(const Recipe& recipe, RuleBook& rules) {
@@ -175,7 +193,11 @@ std::vector<Violation> violations(const Recipe& recipe) {
   const bool mixes = recipe.data.mixing == "sample";
   check_sources(recipe.data.sources, "data", mixes, recipe.model, rules);
   check_train(recipe.train, rules);
+  check_state(recipe.train.optimizer, recipe.parallel, rules);
   check_parallel(recipe, rules);
+  check_decatt(recipe, rules);
+  check_fp8(recipe, rules);
+  check_rat_run(recipe, rules);
   check_sources(recipe.eval.sources, "eval", /*mixes=*/false, recipe.model, rules);
   check_rest(recipe, rules);
   return rules.take();

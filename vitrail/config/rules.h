@@ -39,10 +39,12 @@ class RuleBook {
   std::vector<Violation> found_;
 };
 
-/// unetr and sap give every pixel a class, or with the loss mse real values.
+/// unetr, sap and rat with that head give every pixel a class, or (not rat) with the loss mse real values.
 bool segments(const Model& model);
 /// model.loss mse with vit, unetr or sap: real values are learnt.
 bool regresses(const Model& model);
+/// vit_detection, and rat with that head, learn boxes.
+bool detects(const Model& model);
 /// mae, and diffusion in one of its forms, end in a second transformer.
 bool has_transformer_decoder(const Model& model);
 
@@ -51,11 +53,31 @@ void check_model(const Model& model, RuleBook& rules);
 void check_tokens(const Model& model, RuleBook& rules);
 /// What one kind of model asks for; `countable`: the number of patches can be formed.
 void check_kind(const Model& model, bool countable, RuleBook& rules);
+/// model.detection of a model that finds boxes.
+void check_detection(const Model& model, RuleBook& rules);
+/// model.rat, and what its kind asks of other keys.
+void check_rat(const Model& model, RuleBook& rules);
+/// Layouts and engines that the kind rat does not have.
+void check_rat_run(const Recipe& recipe, RuleBook& rules);
+/// Of a block of the kind rat.
+int64_t rat_stride(const Rat& rat, int64_t block);
+bool rat_is_sparse(const Rat& rat, int64_t block);
 /// Width, heads, positions and MLP of mae's and diffusion's second transformer.
 void check_decoder(const Model& model, RuleBook& rules);
 
+/// fp16's loss scale belongs to fp16.
+void check_loss_scale(const Train& train, RuleBook& rules);
+/// Warm-up and end of the schedule.
+void check_schedule_form(const Schedule& schedule, RuleBook& rules);
+
 /// Mesh, strategy, offload, and what tensor, sequence and pipeline ask of the model.
 void check_parallel(const Recipe& recipe, RuleBook& rules);
+
+/// train.decatt: which models, blocks and meshes it goes with.
+void check_decatt(const Recipe& recipe, RuleBook& rules);
+
+/// train.precision fp8 and train.fp8_weight_gradients: which engines, models and widths they go with.
+void check_fp8(const Recipe& recipe, RuleBook& rules);
 
 /// `section` is "data" or "eval"; `mixes`: a batch takes its samples from any of the sources.
 void check_sources(const std::vector<Source>& sources, const std::string& section, bool mixes,

@@ -61,6 +61,7 @@ void check_loss(const Model& model, RuleBook& rules) {
   if (model.kind == "vit") allowed = {"cross_entropy", "focal", "mse"};
   if (model.kind == "mae") allowed = {"masked_mse", "mse"};
   if (model.kind == "diffusion") allowed = {"mse"};
+  if (detects(model)) allowed = {"boxes"};
   if (segments(model))
     allowed = {"dice_ce", "dice", "generalized_dice", "cross_entropy", "focal", "dice_focal", "mse"};
   if (std::find(allowed.begin(), allowed.end(), model.loss.value) == allowed.end())
@@ -145,10 +146,13 @@ void check_diffusion(const Model& model, RuleBook& rules) {
 
 }  // namespace
 
-bool segments(const Model& model) { return model.kind == "unetr" || model.kind == "sap"; }
+bool segments(const Model& model) {
+  return model.kind == "unetr" || model.kind == "sap" ||
+         (model.kind == "rat" && model.rat.head == "segmentation");
+}
 
 bool regresses(const Model& model) {
-  return model.loss == "mse" && (model.kind == "vit" || segments(model));
+  return model.loss == "mse" && !(model.kind == "rat") && (model.kind == "vit" || segments(model));
 }
 
 bool has_transformer_decoder(const Model& model) {
@@ -159,14 +163,18 @@ void check_kind(const Model& model, bool countable, RuleBook& rules) {
   check_pool(model, rules);
   check_prefix(model, rules);
   check_decoder_form(model, rules);
-  check_loss(model, rules);
+  if (model.kind == "rat")
+    check_rat(model, rules);
+  else
+    check_loss(model, rules);
   check_class_weights(model, rules);
   if (model.kind == "mae") check_mask(model, countable, rules);
   if (model.kind == "unetr") check_unetr(model, rules);
   if (model.kind == "sap")
     rules.within("model.decoder_embed_dim", model.decoder_embed_dim, 1, kMaxWidth);
-  if (segments(model)) check_segmentation(model, rules);
+  if (segments(model) && !(model.kind == "rat")) check_segmentation(model, rules);
   if (model.kind == "diffusion") check_diffusion(model, rules);
+  if (detects(model)) check_detection(model, rules);
   if (has_transformer_decoder(model)) check_decoder(model, rules);
 }
 

@@ -163,6 +163,7 @@ void check_augment(const Source& source, const std::string& path, const Model& m
   use.channels = source.variables.empty() ? model.in_channels
                                           : static_cast<int64_t>(source.variables.size());
   use.has_masks = segments(model) && !regresses(model);
+  use.has_boxes = detects(model);
   use.has_unit_range = !(source.normalize == "none");
   for (const AugmentProblem& problem : check_augment_list(steps, use))
     add(problem.step, problem.text,
@@ -216,7 +217,9 @@ void check_names(const std::vector<Source>& sources, RuleBook& rules) {
 
 void check_objective_data(const std::vector<Source>& sources, const std::string& section,
                           const Model& model, RuleBook& rules) {
-  const bool classifies = model.kind == "vit" && model.num_classes > 0 && !regresses(model);
+  const bool can =
+      model.kind == "vit" || (model.kind == "rat" && model.rat.head == "classification");
+  const bool classifies = can && model.num_classes > 0 && !regresses(model);
   for (size_t i = 0; i < sources.size(); ++i) {
     const Source& source = sources[i];
     const std::string path = fmt::format("{}.sources[{}]", section, i);
@@ -227,6 +230,12 @@ void check_objective_data(const std::vector<Source>& sources, const std::string&
                 fmt::format("{}.labels must name the {} to train or evaluate {} but is empty", path,
                             regresses(model) ? "values" : "masks", model.kind.value),
                 {"model.kind", path + ".reader", path + ".label_maps"});
+    if (detects(model) && !(source.reader == "coco" || source.reader == "voc"))
+      rules.add({path + ".reader"},
+                fmt::format("{}.reader must be a format with boxes (coco, voc, random) to train or "
+                            "evaluate a model that finds boxes but {} holds none",
+                            path, source.reader.value),
+                {"model.kind"});
     if (classifies && holds_no_classes(source))
       rules.add({path + ".reader"},
                 fmt::format("{}.reader must be a format with classes (image_folder, image_list, "

@@ -10,6 +10,7 @@
 #include "vitrail/data/array_samples.h"
 #include "vitrail/data/class_folders.h"
 #include "vitrail/data/files.h"
+#include "vitrail/data/label_checks.h"
 #include "vitrail/data/readers.h"
 
 namespace vitrail::data {
@@ -31,7 +32,8 @@ struct ArrayList {
 /// Folders of `root` that are not containers themselves.
 std::vector<std::string> class_folders(const config::Source& source, const config::Model& model) {
   std::error_code unknown;
-  if (model.kind != "vit" || regresses(model) || has_given_labels(source) ||
+  const bool can = model.kind == "vit" || classifies(model);
+  if (!can || regresses(model) || has_given_labels(source) ||
       !std::filesystem::is_directory(source.root, unknown) ||
       is_array_container(source.reader.value, source.root))
     return {};

@@ -6,7 +6,9 @@
 namespace vitrail::data {
 
 bool classifies(const config::Model& model) {
-  return model.kind == "vit" && model.num_classes > 0 && !regresses(model);
+  const bool can =
+      model.kind == "vit" || (model.kind == "rat" && model.rat.head == "classification");
+  return can && model.num_classes > 0 && !regresses(model);
 }
 
 void check_label(int64_t label, const config::Model& model, const std::string& where) {

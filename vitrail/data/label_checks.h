@@ -8,7 +8,7 @@
 
 namespace vitrail::data {
 
-/// True for a vit that learns a class per image.
+/// True for a vit, or a rat with that head, that learns a class per image.
 bool classifies(const config::Model& model);
 
 /// throws   DataError starting with `where` unless a label may be learnt by the model: 0 or more,

@@ -8,6 +8,7 @@
 #include "vitrail/core/error.h"
 #include "vitrail/data/class_folders.h"
 #include "vitrail/data/files.h"
+#include "vitrail/data/label_checks.h"
 #include "vitrail/data/label_files.h"
 #include "vitrail/data/nifti_files.h"
 #include "vitrail/data/readers.h"
@@ -18,7 +19,7 @@ namespace {
 /// A classifier's volumes lie a class a folder.
 bool has_classes(const config::Source& source, const config::Model& model) {
   std::error_code unknown;
-  return model.kind == "vit" && std::filesystem::is_directory(source.root, unknown) &&
+  return (model.kind == "vit" || classifies(model)) && std::filesystem::is_directory(source.root, unknown) &&
          !list_folders(source.root).empty();
 }
 

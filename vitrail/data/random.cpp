@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "vitrail/config/rules.h"
 #include "vitrail/core/error.h"
 #include "vitrail/core/philox.h"
 #include "vitrail/data/readers.h"
@@ -14,6 +15,8 @@ constexpr core::DrawKey kPixelKey{0, core::Stream::noise, 0, 0};
 constexpr core::DrawKey kLabelKey{0, core::Stream::noise, 0, 1};
 constexpr core::DrawKey kMaskKey{0, core::Stream::noise, 0, 2};
 constexpr core::DrawKey kValueKey{0, core::Stream::noise, 0, 3};
+constexpr core::DrawKey kBoxKey{0, core::Stream::noise, 0, 4};
+constexpr int64_t kBoxes = 6;
 
 class RandomReader : public Reader {
  public:
@@ -21,9 +24,10 @@ class RandomReader : public Reader {
       : Reader(channels),
         size_(size),
         classes_(std::max<int64_t>(model.num_classes, 1)),
-        has_masks_(segments(model)),
-        values_(regresses(model) ? model.num_classes : 0),
+        has_masks_(data::segments(model)),
+        values_(data::regresses(model) ? model.num_classes : 0),
         has_value_images_(values_ > 0 && !(model.kind == "vit")),
+        has_boxes_(config::detects(model)),
         shape_{model.image_size, channels} {}
 
   int64_t size() const override { return size_; }
@@ -60,6 +64,24 @@ class RandomReader : public Reader {
     return mask;
   }
 
+  int64_t max_boxes() const override { return has_boxes_ ? kBoxes : 0; }
+
+  /// Somewhere in the image, a quarter to a half of its sides.
+  std::vector<LabelledBox> boxes(int64_t i) const override {
+    std::vector<LabelledBox> boxes(static_cast<size_t>(max_boxes()));
+    const auto height = static_cast<float>(shape_.sides[0]);
+    const auto width = static_cast<float>(shape_.sides[1]);
+    for (uint32_t k = 0; k < boxes.size(); ++k) {
+      const auto share = [&](uint32_t n) {
+        return core::uniform(kBoxKey, static_cast<uint64_t>(i), 8 * k + n);
+      };
+      const float y = share(0) * height / 2, x = share(1) * width / 2;
+      boxes[k] = {x, y, x + (1 + share(2)) * width / 4, y + (1 + share(3)) * height / 4,
+                  class_of(core::draw(kBoxKey, static_cast<uint64_t>(i), 8 * k + 4))};
+    }
+    return boxes;
+  }
+
   Shape shape(int64_t) const override { return shape_; }
 
   Pixels decode(int64_t i) const override {
@@ -94,7 +116,7 @@ class RandomReader : public Reader {
   int64_t size_, classes_;
   bool has_masks_;
   int64_t values_;
-  bool has_value_images_;
+  bool has_value_images_, has_boxes_;
   Shape shape_;
 };
 

@@ -142,7 +142,9 @@ Sample Reader::read(int64_t i) const {
 }
 
 bool segments(const config::Model& model) {
-  return (model.kind == "unetr" || model.kind == "sap") && !(model.loss == "mse");
+  const bool can = model.kind == "unetr" || model.kind == "sap" ||
+                   (model.kind == "rat" && model.rat.head == "segmentation");
+  return can && !(model.loss == "mse");
 }
 
 bool regresses(const config::Model& model) {

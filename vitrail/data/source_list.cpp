@@ -10,6 +10,7 @@
 #include "vitrail/core/error.h"
 #include "vitrail/core/permutation.h"
 #include "vitrail/core/philox.h"
+#include "vitrail/data/label_checks.h"
 #include "vitrail/data/leaves.h"
 
 namespace vitrail::data {
@@ -128,7 +129,7 @@ std::vector<int64_t> SourceList::sizes() const {
 void SourceList::check_classes(const config::Source& source, const config::Model& model) {
   const std::vector<std::string> names = entries_.back().reader->class_names();
   if (names.empty()) return;
-  const bool is_classifier = model.kind == "vit" && model.num_classes > 0 && !regresses(model);
+  const bool is_classifier = classifies(model);
   VT_REQUIRE(DataError, !is_classifier || static_cast<int64_t>(names.size()) <= model.num_classes,
              "[data] {}: has {} classes but model.num_classes is {}", source.root, names.size(),
              model.num_classes);

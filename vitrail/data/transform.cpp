@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "vitrail/config/rules.h"
 #include "vitrail/core/error.h"
 #include "vitrail/data/gather.h"
 #include "vitrail/data/normalise_row.h"
@@ -80,8 +81,8 @@ const Pixels& resized(const Pixels& pixels, const Window& window, const std::vec
 
 config::AugmentUse use_of(const config::Source& source, const config::Model& model,
                           const std::vector<int64_t>& start) {
-  return {start, model.image_size, channels_of(source, model), segments(model),
-          !(source.normalize == "none")};
+  return {start, model.image_size, channels_of(source, model), data::segments(model),
+          !(source.normalize == "none"), config::detects(model)};
 }
 
 constexpr float kNoValue = std::numeric_limits<float>::quiet_NaN();

@@ -47,6 +47,17 @@ void check_label(const at::Tensor& label, const data::Batch& batch, const config
       path, low < -1 ? low : high, options.num_classes);
 }
 
+void check_boxes(const data::Batch& batch, const std::string& path) {
+  if (!batch.boxes.defined() && !batch.box_classes.defined()) return;
+  const bool fits = batch.boxes.defined() && batch.box_classes.defined() &&
+                    batch.boxes.dim() == 3 && batch.boxes.size(2) == 4 &&
+                    batch.boxes.size(0) == batch.size() &&
+                    batch.box_classes.sizes() == batch.boxes.sizes().slice(0, 2);
+  VT_REQUIRE(DataError, fits,
+             "[forward] {}: 'boxes' must be [{}, M, 4] beside 'classes' [{}, M]", path,
+             batch.size(), batch.size());
+}
+
 void check_timestep(const at::Tensor& timestep, const config::Model& options,
                     const std::string& path) {
   const int64_t low = timestep.min().item<int64_t>(), high = timestep.max().item<int64_t>();
@@ -99,6 +110,9 @@ data::Batch read_batch(const config::Model& options, const std::string& path, at
              "[forward] {} must hold 'leaf_boxes' [B, L, 2k] beside 'leaf_tokens'", path);
   batch.label = read("label", at::kLong);
   if (batch.label.defined()) check_label(batch.label, batch, options, path);
+  batch.boxes = read("boxes", at::kFloat);
+  batch.box_classes = read("classes", at::kLong);
+  check_boxes(batch, path);
   batch.mask_noise = read("mask_noise", at::kFloat);
   batch.timestep = read("timestep", at::kLong);
   if (batch.timestep.defined() && batch.timestep.numel() > 0)
@@ -119,7 +133,7 @@ void add(std::vector<nn::NamedTensor>& results, const std::string& name, const a
 void add_gradients(std::vector<nn::NamedTensor>& results, Model& model, const data::Batch& batch,
                    const Output& out) {
   VT_REQUIRE(DataError, out.loss.defined(),
-             "[forward] --backward needs a loss; give 'label' in the input");
+             "[forward] --backward needs a loss; give 'label', or 'boxes' and 'classes', in the input");
   out.loss.backward();
   const auto gradient = [](const at::Tensor& leaf) {
     return leaf.grad().defined() ? leaf.grad() : at::zeros_like(leaf);
@@ -155,6 +169,7 @@ void forward_files(const config::Recipe& recipe, const ForwardFiles& files, at::
   add(results, "output", out.output);
   add(results, "loss", out.loss);
   add(results, "mask", out.mask);
+  add(results, "boxes", out.boxes);
   for (const auto& [name, tensor] : out.taps) add(results, "tap/" + name, tensor);
   if (files.backward) add_gradients(results, *model, batch, out);
   write_tensors(files.output, results);

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "vitrail/core/error.h"
+#include "vitrail/models/metrics_detection.h"
 #include "vitrail/models/metrics_reconstruction.h"
 #include "vitrail/models/metrics_segmentation.h"
 
@@ -57,8 +58,10 @@ std::unique_ptr<Tally> make_tally(Task task, const config::Model& options,
       return std::make_unique<DenoisingTally>();
     case Task::regression:
       return std::make_unique<RegressionTally>();
+    case Task::detection:
+      return std::make_unique<DetectionTally>(options);
   }
-  core::fail("[metrics] a task must be one of five but got {}", static_cast<int>(task));
+  core::fail("[metrics] a task must be one of six but got {}", static_cast<int>(task));
 }
 
 ClassificationTally::ClassificationTally(int64_t num_classes)

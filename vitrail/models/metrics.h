@@ -21,7 +21,8 @@ using MetricList = std::vector<std::pair<std::string, double>>;
 /// throws Error when there is no such metric.
 double metric(const MetricList& metrics, const std::string& name);
 
-/// Sums over samples. Evaluation adds every batch, adds `sums` over the ranks, then asks for metrics.
+/// Sums over samples. Evaluation adds every batch, adds `sums` over the ranks, gives every rank the `records` of all,
+/// then asks for metrics.
 class Tally {
  public:
   virtual ~Tally() = default;
@@ -29,6 +30,8 @@ class Tally {
   virtual void add(const data::Batch& batch, const Output& output) = 0;
   /// Everything as numbers that may be added over ranks; the first is the number of samples.
   std::vector<double>& sums() { return sums_; }
+  /// What cannot be added: numbers that are laid end to end over ranks, in any order of ranks. Most tasks have none.
+  std::vector<double>& records() { return records_; }
   int64_t samples() const { return static_cast<int64_t>(sums_[0]); }
   /// NaN for what nothing was counted for.
   virtual MetricList metrics() const = 0;
@@ -41,7 +44,7 @@ class Tally {
 
  protected:
   explicit Tally(size_t count) : sums_(count, 0.0) {}
-  std::vector<double> sums_;
+  std::vector<double> sums_, records_;
 };
 
 /// How a source's values were normalised, which metrics of images undo: value * std + mean, per

@@ -5,12 +5,15 @@
 
 #include "vitrail/core/error.h"
 #include "vitrail/models/diffusion.h"
+#include "vitrail/models/encoder.h"
 #include "vitrail/models/init.h"
 #include "vitrail/models/mae.h"
 #include "vitrail/models/model.h"
+#include "vitrail/models/rat.h"
 #include "vitrail/models/sap.h"
 #include "vitrail/models/unetr.h"
 #include "vitrail/models/vit.h"
+#include "vitrail/models/vit_detection.h"
 #include "vitrail/nn/engine.h"
 #include "vitrail/ops/attention.h"
 
@@ -35,6 +38,8 @@ const std::map<std::string, Family>& families() {
       {"unetr", {build<Unetr>, unetr_initial}},
       {"sap", {build<Sap>, sap_initial}},
       {"diffusion", {build<Diffusion>, diffusion_initial}},
+      {"rat", {build<Rat>, rat_initial}},
+      {"vit_detection", {build<VitDetection>, vit_detection_initial}},
   };
   return table;
 }
@@ -78,6 +83,7 @@ std::shared_ptr<Model> make_model_shapes(const config::Model& options) {
 }
 
 void configure(Model& model, const config::Train& train) {
+  if (const auto encoder = dynamic_cast<EncoderModel*>(&model)) encoder->set_decatt(train.decatt);
   for (nn::Stack* stack : model.stacks()) {
     stack->set_engine(nn::block_engine(train, nn::engine_options(train)));
     for (int i = 0; i < stack->depth(); ++i) {

@@ -134,7 +134,10 @@ bool may_record(const config::Parallel& options) {
 }
 
 at::ScalarType compute_dtype(const config::Train& options) {
-  return options.precision == "bf16" ? at::kBFloat16 : at::kFloat;
+  if (options.precision == "fp16") return at::kHalf;
+  // fp8 is a matter of the blocks' products alone.
+  const bool is_bf16 = options.precision == "bf16" || options.precision == "fp8";
+  return is_bf16 ? at::kBFloat16 : at::kFloat;
 }
 
 void check_layout(const config::Recipe& recipe, const comm::Mesh& mesh) {

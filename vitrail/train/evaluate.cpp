@@ -1,5 +1,6 @@
 #include "vitrail/train/evaluate.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <memory>
@@ -27,6 +28,18 @@ void reduce(std::vector<double>& sums, comm::Communicator& group) {
       .all_reduce({sums.data(), static_cast<int64_t>(sums.size()), core::DType::f64},
                   comm::Reduce::sum)
       .wait();
+}
+
+/// Every rank gets the records of all, rank after rank.
+void gather(std::vector<double>& records, comm::Communicator& group) {
+  const std::string own(reinterpret_cast<const char*>(records.data()),
+                        records.size() * sizeof(double));
+  records.clear();
+  for (const std::string& bytes : comm::gather_strings(group, own)) {
+    const size_t before = records.size();
+    records.resize(before + bytes.size() / sizeof(double));
+    std::copy(bytes.begin(), bytes.end(), reinterpret_cast<char*>(records.data() + before));
+  }
 }
 
 /// How to take values back to what they were before the source's mean and std.
@@ -137,7 +150,7 @@ SplitResult Evaluator::run_split(Split& split, models::Task task, const ForwardP
   const auto start = std::chrono::steady_clock::now();
   const std::unique_ptr<models::Tally> tally =
       tally_of(task, model_options_, scale_of(split.source, model_options_));
-  ExampleCollector examples(task, split.loader->samples());
+  ExampleCollector examples(task, split.loader->samples(), model_options_);
   SplitResult result;
   result.split = data::source_name(split.source);
   for (int64_t i = 0; i < split.loader->batches_per_epoch(); ++i) {
@@ -154,10 +167,12 @@ SplitResult Evaluator::run_split(Split& split, models::Task task, const ForwardP
     if (keep_examples) examples.add(batch, output);
   }
   reduce(tally->sums(), group);
+  if (task == models::Task::detection) gather(tally->records(), group);
   result.samples = tally->samples();
   result.metrics = tally->metrics();
   result.confusion = tally->confusion();
-  if (!result.confusion.empty()) result.class_names = split.loader->class_names();
+  if (!result.confusion.empty() || task == models::Task::detection)
+    result.class_names = split.loader->class_names();
   result.examples = examples.take();
   result.seconds = seconds_since(start);
   return result;

@@ -30,7 +30,7 @@ struct SplitResult {
   double seconds = 0;
   std::vector<std::vector<int64_t>>
       confusion;  // [true][predicted]; empty unless a classifier with few classes
-  std::vector<std::string> class_names;
+  std::vector<std::string> class_names;  // beside a confusion, and of boxes
   std::vector<Example> examples;  // this rank's; filled only when asked for
 };
 

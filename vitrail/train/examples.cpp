@@ -21,7 +21,8 @@ bool ExampleCollector::has_all_verdicts() const {
 
 void ExampleCollector::add(const data::Batch& batch, const models::Output& output) {
   if (task_ == models::Task::classification) add_verdicts(batch, output);
-  if (task_ == models::Task::segmentation || task_ == models::Task::reconstruction)
+  if (task_ == models::Task::segmentation || task_ == models::Task::reconstruction ||
+      task_ == models::Task::detection)
     add_spread(batch, output);
 }
 
@@ -56,14 +57,21 @@ void ExampleCollector::add_spread(const data::Batch& batch, const models::Output
     const int64_t sample = ids.const_data_ptr<int64_t>()[i];
     const int64_t stretch = sample * kSpread / std::max<int64_t>(1, samples_);
     // Of the samples of one stretch the one with most to see: tiles of a volume may hold none.
-    const int64_t content =
-        task_ == models::Task::segmentation ? batch.label[i].gt(0).sum().item<int64_t>() : 0;
-    if (stretch == stretch_ && content <= content_) continue;
+    const int64_t seen = content(batch, i);
+    if (stretch == stretch_ && seen <= content_) continue;
     if (stretch == stretch_) examples_.pop_back();
     stretch_ = stretch;
-    content_ = content;
+    content_ = seen;
     examples_.push_back(spread_example(batch, output, i, sample));
   }
+}
+
+/// How much there is to see.
+int64_t ExampleCollector::content(const data::Batch& batch, int64_t i) const {
+  if (task_ == models::Task::segmentation) return batch.label[i].gt(0).sum().item<int64_t>();
+  if (task_ == models::Task::detection && batch.box_classes.defined())
+    return batch.box_classes[i].ge(0).sum().item<int64_t>();
+  return 0;
 }
 
 Example ExampleCollector::spread_example(const data::Batch& batch, const models::Output& output,
@@ -76,6 +84,12 @@ Example ExampleCollector::spread_example(const data::Batch& batch, const models:
   if (task_ == models::Task::segmentation) {
     example.truth = batch.label[i].to(at::kCPU).clone();
     example.predicted_mask = output.output[i].argmax(0).to(at::kCPU);
+  } else if (task_ == models::Task::detection) {
+    example.has_boxes = true;
+    if (batch.boxes.defined())
+      example.true_boxes = models::true_boxes_of(batch.boxes[i], batch.box_classes[i]);
+    example.found_boxes = models::found_boxes(output.output[i], output.boxes[i], model_,
+                                              model_.image_size, model_.detection.min_score);
   } else {
     example.output = on_host(output.output[i]);
     example.mask = on_host(output.mask[i]);

@@ -9,6 +9,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "vitrail/data/batch.h"
+#include "vitrail/models/metrics_detection.h"
 #include "vitrail/models/model.h"
 #include "vitrail/train/pictures.h"
 
@@ -22,16 +23,20 @@ struct Example {
   at::Tensor mask;      // mae: [L], 1 = hidden
   at::Tensor truth, predicted_mask;  // segmentation: int64 [sides...], -1 = not labelled
   Leaves leaves;                     // of models with leaves
+  bool has_boxes = false;            // detection: the next two, in pixels of `image`
+  std::vector<models::TrueBox> true_boxes;
+  std::vector<models::FoundBox> found_boxes;  // of model.detection.min_score or more
   int64_t label = -1;
   int64_t predicted = -1;
 };
 
 /// Classification: right and wrong answers, a share of each class; other tasks: samples spread over
-/// the whole list, those with most labelled pixels first. Denoising keeps none: its pictures are drawn samples (train/sample.h).
+/// the whole list, those with most labelled pixels or boxes first. Denoising keeps none: its pictures are drawn samples (train/sample.h).
 class ExampleCollector {
  public:
   /// `samples`: how many there are in all.
-  ExampleCollector(models::Task task, int64_t samples) : task_(task), samples_(samples) {}
+  ExampleCollector(models::Task task, int64_t samples, const config::Model& model = {})
+      : task_(task), samples_(samples), model_(model) {}
   void add(const data::Batch& batch, const models::Output& output);
   std::vector<Example> take() { return std::move(examples_); }
 
@@ -42,8 +47,11 @@ class ExampleCollector {
                          int64_t sample) const;
   bool has_all_verdicts() const;
 
+  int64_t content(const data::Batch& batch, int64_t i) const;
+
   models::Task task_;
   int64_t samples_;
+  config::Model model_;
   size_t right_ = 0, wrong_ = 0;
   std::map<std::pair<int64_t, bool>, size_t> of_class_;  // (true class, answered rightly)
   int64_t stretch_ = -1, content_ = 0;                   // of the last example kept

@@ -34,18 +34,12 @@ at::Tensor flat_picture(const at::Tensor& image) {
   return image.dim() == 4 ? image.select(1, image.size(1) / 2) : image;
 }
 
-/// Grey or RGB [3, ...] of an image of any number of channels.
-at::Tensor as_rgb(const at::Tensor& image) {
-  const at::Tensor one = image.size(0) == 3 ? image : image.narrow(0, 0, 1);
-  std::vector<int64_t> shape = one.sizes().vec();
-  shape[0] = 3;
-  return one.expand(shape).contiguous();
-}
-
-// Okabe and Ito's palette, told apart by colour-blind readers too; classes from 1 on.
-constexpr double kColors[][3] = {{0.90, 0.62, 0.00}, {0.34, 0.71, 0.91}, {0.00, 0.62, 0.45},
-                                 {0.94, 0.89, 0.26}, {0.80, 0.47, 0.65}, {0.84, 0.37, 0.00},
-                                 {0.00, 0.45, 0.70}};
+// Okabe and Ito's palette, told apart by colour-blind readers too.
+constexpr ClassColor kColors[] = {
+    {"orange", {0.90, 0.62, 0.00}}, {"light blue", {0.34, 0.71, 0.91}},
+    {"green", {0.00, 0.62, 0.45}},  {"yellow", {0.94, 0.89, 0.26}},
+    {"purple", {0.80, 0.47, 0.65}}, {"vermilion", {0.84, 0.37, 0.00}},
+    {"blue", {0.00, 0.45, 0.70}}};
 constexpr double kError[3] = {0.85, 0.10, 0.10};
 constexpr double kOpacity = 0.55;
 constexpr double kBorder[3] = {0.34, 0.71, 0.91};
@@ -92,12 +86,22 @@ void paint(at::Tensor& rgb, const at::Tensor& where, const double color[3]) {
 at::Tensor painted(const at::Tensor& rgb, const at::Tensor& classes) {
   at::Tensor out = rgb.clone();
   const int64_t last = classes.numel() > 0 ? classes.max().item<int64_t>() : 0;
-  for (int64_t k = 1; k <= last; ++k)
-    paint(out, classes.eq(k), kColors[static_cast<size_t>(k - 1) % std::size(kColors)]);
+  for (int64_t k = 1; k <= last; ++k) paint(out, classes.eq(k), class_color(k - 1).rgb);
   return out;
 }
 
 }  // namespace
+
+const ClassColor& class_color(int64_t k) {
+  return kColors[static_cast<size_t>(k) % std::size(kColors)];
+}
+
+at::Tensor as_rgb(const at::Tensor& image) {
+  const at::Tensor one = image.size(0) == 3 ? image : image.narrow(0, 0, 1);
+  std::vector<int64_t> shape = one.sizes().vec();
+  shape[0] = 3;
+  return one.expand(shape).contiguous();
+}
 
 MaskPictures mask_pictures(const at::Tensor& image, const at::Tensor& truth,
                            const at::Tensor& predicted, const config::Source& source,

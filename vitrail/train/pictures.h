@@ -1,6 +1,7 @@
 #pragma once
 /// Model inputs and outputs as pictures for people.
 
+#include <array>
 #include <string>
 #include <vector>
 
@@ -61,6 +62,23 @@ struct MaskPictures {
 MaskPictures mask_pictures(const at::Tensor& image, const at::Tensor& truth,
                            const at::Tensor& predicted, const config::Source& source,
                            const Leaves& leaves = {});
+
+/// The colour of class k >= 0 of the palette that pictures share, [3] in [0, 1], and its name.
+struct ClassColor {
+  const char* name;
+  double rgb[3];
+};
+const ClassColor& class_color(int64_t k);
+/// Grey or RGB [3, ...] of an image of any number of channels.
+at::Tensor as_rgb(const at::Tensor& image);
+
+/// A box to draw: x0, y0, x1, y1 in pixels.
+struct DrawnBox {
+  std::array<double, 4> corners{};
+  int64_t label = 0;
+};
+/// RGB [3, H, W] with the outlines of boxes in the colours of their classes, drawn inside the image.
+at::Tensor with_boxes(const at::Tensor& rgb, const std::vector<DrawnBox>& boxes);
 
 /// Slices of a volume [C, D, H, W] -> [C, H, W] each, spread over its depth; an image is its own
 /// only slice.

@@ -18,11 +18,13 @@
 #include "vitrail/data/transform.h"
 #include "vitrail/io/image.h"
 #include "vitrail/models/leaves.h"
+#include "vitrail/models/metrics_detection.h"
 #include "vitrail/models/model.h"
 #include "vitrail/parallel/device.h"
 #include "vitrail/train/assembly.h"
 #include "vitrail/train/handshake.h"
 #include "vitrail/train/pictures.h"
+#include "vitrail/train/predict_boxes.h"
 #include "vitrail/train/predict_masks.h"
 #include "vitrail/train/turns.h"
 
@@ -153,6 +155,18 @@ std::string value_rows(const std::vector<std::string>& files, int64_t first,
   return csv;
 }
 
+std::string box_rows(const std::vector<std::string>& files, int64_t first,
+                     const models::Output& output, const config::Model& model,
+                     const config::Source& source, const std::vector<std::string>& names) {
+  std::string rows;
+  for (int64_t i = 0; i < output.output.size(0); ++i)
+    rows += box_record(files[first + i],
+                       models::found_boxes(output.output[i], output.boxes[i], model,
+                                           model.image_size, model.detection.min_score),
+                       source, model, names);
+  return rows;
+}
+
 void write_pictures(const std::string& folder, const std::string& file, int64_t index,
                     const MaskedPictures& pictures) {
   const char* parts[] = {"original", "masked", "reconstruction", "pasted"};
@@ -177,11 +191,12 @@ config::Source input_source(const config::Recipe& recipe) {
   return recipe.data.sources.empty() ? config::Source{} : recipe.data.sources.front();
 }
 
-/// A class or values for each image, or what a masked autoencoder makes of it.
+/// A class, values or boxes for each image, or what a masked autoencoder makes of it.
 int64_t predict_images(models::Model& model, const config::Recipe& recipe,
                        const config::Source& source, comm::Communicator& world,
                        const PredictOptions& options, at::Device device) {
   const bool classifies = model.task() == models::Task::classification;
+  const bool finds_boxes = model.task() == models::Task::detection;
   VT_REQUIRE(ConfigError, recipe.model.image_size.size() == 2,
              "[predict] image files have 2 sides but model.image_size has {}",
              recipe.model.image_size.size());
@@ -189,10 +204,10 @@ int64_t predict_images(models::Model& model, const config::Recipe& recipe,
   const FileBatches batches(recipe, source);
   const int64_t columns = std::min<int64_t>(5, recipe.model.num_classes);
   const std::vector<std::string> names =
-      classifies ? class_names(recipe) : std::vector<std::string>{};
+      classifies || finds_boxes ? class_names(recipe) : std::vector<std::string>{};
   const bool of_values = model.task() == models::Task::regression;
   const bool writes_csv = classifies || of_values;
-  if (!writes_csv) core::make_directories(options.output);
+  if (!writes_csv && !finds_boxes) core::make_directories(options.output);
   const models::LeafMaker leaves(recipe.model);
   const auto total = static_cast<int64_t>(files.size());
   const auto predict_batch = [&](int64_t number) -> std::string {
@@ -204,6 +219,7 @@ int64_t predict_images(models::Model& model, const config::Recipe& recipe,
     const models::Output output = model.forward(batch, draws);
     if (classifies) return class_rows(files, first, output.output, columns, names);
     if (of_values) return value_rows(files, first, output.output);
+    if (finds_boxes) return box_rows(files, first, output, recipe.model, source, names);
     for (int64_t i = 0; i < batch.size(); ++i)
       write_pictures(
           options.output, files[first + i], first + i,
@@ -212,6 +228,7 @@ int64_t predict_images(models::Model& model, const config::Recipe& recipe,
     return {};
   };
   const std::string rows = in_turns(world, (total + kBatch - 1) / kBatch, predict_batch);
+  if (finds_boxes && world.rank() == 0) core::write_file_atomic(options.output, box_list(rows));
   if (writes_csv && world.rank() == 0)
     core::write_file_atomic(
         options.output,
@@ -235,7 +252,9 @@ int64_t predict_files(const config::ResolvedRecipe& resolved, comm::Communicator
   models::configure(*model, recipe.train);
   load_weights(*model, recipe, options.weights);
   models::move_parameters(*model, device, compute_dtype(recipe.train));
-  const bool of_pixels = recipe.model.kind == "unetr" || recipe.model.kind == "sap";
+  const models::Task task = model->task();
+  const bool of_pixels = recipe.model.kind == "unetr" || recipe.model.kind == "sap" ||
+                         task == models::Task::segmentation;
   const int64_t images = of_pixels ? predict_masks(*model, recipe, source, world, options.input,
                                                    options.output, device)
                                    : predict_images(*model, recipe, source, world, options, device);

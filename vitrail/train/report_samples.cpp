@@ -1,5 +1,9 @@
 #include "vitrail/train/report_samples.h"
 
+#include <algorithm>
+
+#include <fmt/format.h>
+
 #include "vitrail/train/pictures.h"
 
 namespace vitrail::train {
@@ -31,6 +35,28 @@ void add_rows(const std::vector<at::Tensor>& pictures, PictureTable& table) {
   }
 }
 
+template <class Box>
+std::vector<DrawnBox> drawn(const std::vector<Box>& boxes) {
+  std::vector<DrawnBox> list;
+  for (const Box& box : boxes) list.push_back({box.corners, box.label});
+  return list;
+}
+
+std::vector<at::Tensor> box_pictures(const Example& example, const config::Source& source) {
+  const at::Tensor image = as_rgb(Display(example.image, source)(example.image).clamp(0, 1));
+  return {with_boxes(image, drawn(example.true_boxes)),
+          with_boxes(image, drawn(example.found_boxes))};
+}
+
+/// "RBC light blue, WBC green"
+std::string legend(const SplitResult& result, const config::Model& model) {
+  std::string text;
+  for (int64_t label = 0; label < std::min<int64_t>(model.num_classes, 7); ++label)
+    text += fmt::format("{}{} {}", label > 0 ? ", " : "", class_name(result, label),
+                        class_color(label).name);
+  return model.num_classes > 7 ? text + ", ..." : text;
+}
+
 }  // namespace
 
 void add_examples(const SplitResult& result, const config::Source& source,
@@ -41,8 +67,14 @@ void add_examples(const SplitResult& result, const config::Source& source,
   PictureTable masks{"Held-out samples: predicted classes",
                      {"image", "true classes", "predicted classes", "where they differ"},
                      {}};
+  PictureTable boxes{"Held-out samples: boxes",
+                     {"true boxes: " + legend(result, model),
+                      fmt::format("predicted, score at least {}", model.detection.min_score)},
+                     {}};
   for (const Example& example : result.examples) {
-    if (example.truth.defined())
+    if (example.has_boxes)
+      add_rows(box_pictures(example, source), boxes);
+    else if (example.truth.defined())
       add_rows(mask_pictures(example.image, example.truth, example.predicted_mask, source,
                              example.leaves)
                    .all(),
@@ -55,7 +87,7 @@ void add_examples(const SplitResult& result, const config::Source& source,
     else
       data.verdicts.push_back(verdict(example, result, source));
   }
-  for (PictureTable* table : {&hidden, &masks})
+  for (PictureTable* table : {&hidden, &masks, &boxes})
     if (!table->rows.empty()) data.pictures.push_back(std::move(*table));
 }
 

@@ -7,7 +7,7 @@
 
 namespace vitrail::train {
 
-/// Adds verdicts (vit) or tables of pictures (mae, segmentation) from result.examples.
+/// Adds verdicts (vit) or tables of pictures (mae, segmentation, detection) from result.examples.
 void add_examples(const SplitResult& result, const config::Source& source,
                   const config::Model& model, ReportData& data);
 

@@ -123,7 +123,8 @@ int main(int argc, char** argv) {
                    vitrail::app::add_sample, vitrail::app::add_forward, vitrail::app::add_weights,
                    vitrail::app::add_checkpoint, vitrail::app::add_check, vitrail::app::add_doctor,
                    vitrail::app::add_report, vitrail::app::add_bench, vitrail::app::add_data,
-                   vitrail::app::add_balance, vitrail::app::add_patch, vitrail::app::add_plan})
+                   vitrail::app::add_balance, vitrail::app::add_patch, vitrail::app::add_plan,
+                   vitrail::app::add_ablate, vitrail::app::add_convert})
     add(program);
   try {
     cli.parse(argc, argv);
