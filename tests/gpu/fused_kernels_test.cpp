@@ -150,18 +150,21 @@ TEST(GpuFusedKernels, PatchesAndJoinedTokensEqualThePlainLoop) {
 
 TEST(GpuFusedKernels, JoiningHasTheGradientsOfPlainAten) {
   const auto options = at::TensorOptions().device(at::kCUDA).dtype(at::kBFloat16);
-  const auto leaf = [&](at::IntArrayRef shape) { return at::randn(shape, options).requires_grad_(true); };
+  const auto leaf = [&](at::IntArrayRef shape) {
+    return at::randn(shape, options).requires_grad_(true);
+  };
   const at::Tensor x = leaf({3, 49, 64}), prefix = leaf({1, 2, 64}), positions = leaf({1, 49, 64});
   const at::Tensor weight = at::randn({3, 51, 64}, options);
   (ops::join_tokens(prefix, x, positions) * weight).sum().backward();
   std::vector<at::Tensor> found;
-  for (const at::Tensor& leaf : {x, prefix, positions}) {
-    found.push_back(leaf.grad().clone());
-    leaf.mutable_grad().reset();
+  for (const at::Tensor& input : {x, prefix, positions}) {
+    found.push_back(input.grad().clone());
+    input.mutable_grad().reset();
   }
   (at::cat({prefix.expand({3, -1, -1}), x + positions}, 1) * weight).sum().backward();
   size_t i = 0;
-  for (const at::Tensor& leaf : {x, prefix, positions}) EXPECT_TRUE(at::equal(found[i++], leaf.grad()));
+  for (const at::Tensor& input : {x, prefix, positions})
+    EXPECT_TRUE(at::equal(found[i++], input.grad()));
 }
 
 TEST(GpuFusedKernels, GiveTheSameBitsAtEveryLaunch) {

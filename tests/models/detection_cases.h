@@ -5,6 +5,7 @@
 #include <string>
 
 #include "tests/models/tiny_models.h"
+#include "vitrail/ops/random.h"
 
 namespace vitrail::models {
 
@@ -18,11 +19,13 @@ inline config::Model tiny_detection(const char* queries = "learned",
   return options;
 }
 
-/// Adds up to `most` boxes to each sample, none to every third.
+/// Adds up to `most` boxes to each sample, none to every third; functions of the sample, whatever its batch.
 inline void add_boxes(data::Batch& batch, const config::Model& options, int64_t most = 3,
                       uint16_t layer = 30) {
   const int64_t B = batch.size();
-  const at::Tensor draws = random({B, most, 5}, layer).add(1).mul(0.5);  // in [0, 1)
+  const at::Tensor draws =
+      ops::uniform({23, core::Stream::test, 0, layer}, batch.sample_ids, most * 5)
+          .view({B, most, 5});
   batch.boxes = at::zeros({B, most, 4});
   batch.box_classes = at::zeros({B, most}, at::kLong).sub(1);
   const auto height = static_cast<double>(options.image_size[0]);

@@ -86,7 +86,10 @@ void drop_cheap(const Block& block, Kept& kept) {
 class Engine : public FusedEngine {
  public:
   Engine(const EngineOptions& options, const FusedOptions& fused)
-      : options_(options), fused_(fused), autograd_(autograd_engine(options)) {}
+      : options_(options),
+        fused_(fused),
+        ran_fused_(!fused.only_with_kernels),
+        autograd_(autograd_engine(options)) {}
 
   std::string name() const override {
     return (ran_fused_ ? "fused" : "autograd") + recompute_words(options_);
@@ -258,7 +261,7 @@ class Engine : public FusedEngine {
 
   EngineOptions options_;
   FusedOptions fused_;
-  bool ran_fused_ = true;
+  bool ran_fused_;
   std::unique_ptr<BlockEngine> autograd_;
   std::set<std::string> said_;
   Handed handed_;

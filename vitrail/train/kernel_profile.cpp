@@ -93,13 +93,19 @@ KernelProfile summed(const std::vector<KinetoEvent>& events, int64_t steps) {
 }  // namespace
 
 std::string short_kernel_name(const std::string& name) {
+  constexpr std::string_view kUnnamed = "(anonymous namespace)";
   std::string plain;
   int depth = 0;
-  for (const char c : name) {
+  for (size_t i = 0; i < name.size(); ++i) {
+    const char c = name[i];
     if (c == '<') ++depth;
     if (depth == 0) {
-      if (c == '(' && !plain.empty() && !plain.ends_with("::"))
-        break;  // not "(anonymous namespace)"
+      if (name.compare(i, kUnnamed.size(), kUnnamed) == 0) {
+        plain += kUnnamed;
+        i += kUnnamed.size() - 1;
+        continue;
+      }
+      if (c == '(') break;
       plain += c;
     }
     if (c == '>' && depth > 0) --depth;
