@@ -152,9 +152,8 @@ struct Train {
     visit("attention", self.attention,
           "library attention (scaled dot product) or the written-out formula");
     visit("attention_kernel", self.attention_kernel,
-          "fused engine on a GPU: whose attention runs; auto times those that can at the start. "
-          "short: at most 320 "
-          "tokens, narrow: head widths 16 and 32");
+          "fused engine on a GPU: whose attention runs; auto times cuDNN's and short at the start. "
+          "short: at most 320 tokens, narrow: head widths 16 and 32, by this word only");
     visit("tune_seconds", self.tune_seconds,
           "fused engine on a GPU: time for choosing the algorithm of each matrix product at the "
           "start; 0 = the "
