@@ -9,16 +9,15 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
-#include <ATen/ops/from_blob.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
+#include "tests/gpu/gpu_memory.h"
 #include "tests/kernels/quantize_cases.h"
 #include "vitrail/ops/product.h"
 #include "vitrail/ops/product8.h"
-#include "vitrail/parallel/device.h"
 #include "vitrail/train/bench_timer.h"
 
 namespace vitrail::testing {
@@ -26,32 +25,7 @@ namespace {
 
 using ops::Codes;
 
-const at::Device kGpu(at::kCUDA, 0);
 const auto kBf16 = at::TensorOptions().device(kGpu).dtype(at::kBFloat16);
-void* stream() { return parallel::current_stream(kGpu); }
-
-class GpuMemory : public Memory {
- public:
-  void* allocate(size_t bytes) override {
-    blocks_.push_back(at::empty({static_cast<int64_t>(bytes)}, options(kGpu)));
-    return blocks_.back().data_ptr();
-  }
-  void upload(void* to, const void* from, size_t bytes) override {
-    view(to, bytes, kGpu).copy_(view(const_cast<void*>(from), bytes, at::kCPU));
-  }
-  void download(void* to, const void* from, size_t bytes) override {
-    view(to, bytes, at::kCPU).copy_(view(const_cast<void*>(from), bytes, kGpu));
-  }
-
- private:
-  static at::TensorOptions options(at::Device device) {
-    return at::TensorOptions(at::kByte).device(device);
-  }
-  static at::Tensor view(void* place, size_t bytes, at::Device device) {
-    return at::from_blob(place, {static_cast<int64_t>(bytes)}, options(device));
-  }
-  std::vector<at::Tensor> blocks_;
-};
 
 TEST(GpuFp8, QuantisationEqualsThePlainLoopBitForBit) {
   const QuantizeCandidate gpu{

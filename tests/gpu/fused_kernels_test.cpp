@@ -9,11 +9,11 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
-#include <ATen/ops/from_blob.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
+#include "tests/gpu/gpu_memory.h"
 #include "tests/kernels/activation_cases.h"
 #include "tests/kernels/embed_cases.h"
 #include "tests/kernels/heads_cases.h"
@@ -21,36 +21,9 @@
 #include "tests/kernels/norm_cases.h"
 #include "tests/kernels/patch_cases.h"
 #include "vitrail/ops/embed.h"
-#include "vitrail/parallel/device.h"
 
 namespace vitrail::testing {
 namespace {
-
-const at::Device kGpu(at::kCUDA, 0);
-void* stream() { return parallel::current_stream(kGpu); }
-
-class GpuMemory : public Memory {
- public:
-  void* allocate(size_t bytes) override {
-    blocks_.push_back(at::empty({static_cast<int64_t>(bytes)}, options(kGpu)));
-    return blocks_.back().data_ptr();
-  }
-  void upload(void* to, const void* from, size_t bytes) override {
-    view(to, bytes, kGpu).copy_(view(const_cast<void*>(from), bytes, at::kCPU));
-  }
-  void download(void* to, const void* from, size_t bytes) override {
-    view(to, bytes, at::kCPU).copy_(view(const_cast<void*>(from), bytes, kGpu));
-  }
-
- private:
-  static at::TensorOptions options(at::Device device) {
-    return at::TensorOptions(at::kByte).device(device);
-  }
-  static at::Tensor view(void* place, size_t bytes, at::Device device) {
-    return at::from_blob(place, {static_cast<int64_t>(bytes)}, options(device));
-  }
-  std::vector<at::Tensor> blocks_;
-};
 
 NormCandidate gpu_norm() {
   return {[](const ResidualNorm& task) { kernels::residual_norm(task, stream()); },
